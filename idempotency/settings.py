@@ -6,6 +6,7 @@ stand in a file named by `IDEMWATCH_<NAME>_FILE`. An unknown or wrong value is a
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -152,7 +153,9 @@ _PARSERS: Final[Mapping[str, Callable[[str, object], Any]]] = {
 NAMES: Final = frozenset(f.name for f in fields(Settings))
 
 
-def load(conf: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+def load(
+    conf: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
     """Settings from `conf` (a Celery app's) over `environ` (default: the process's own)."""
     values = _from_environ(os.environ if environ is None else environ)
     for option, value in (conf or {}).items():
@@ -160,7 +163,8 @@ def load(conf: Mapping[str, object] | None = None, environ: Mapping[str, str] | 
             name = option.removeprefix(PREFIX)
             _check_known(option, name)
             values[name] = value
-    return replace(Settings(), **{name: _parse(name, value) for name, value in values.items()})
+    parsed: dict[str, Any] = {name: _parse(name, value) for name, value in values.items()}
+    return replace(Settings(), **parsed)
 
 
 def _parse(name: str, value: object) -> object:
@@ -194,8 +198,6 @@ def _read_secret(variable: str, path: str) -> str:
 
 def _check_known(option: str, name: str) -> None:
     if name not in NAMES:
-        import difflib
-
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"; did you mean {_named(near[0])}?" if near else ""
         raise ConfigurationError(option, f"no such setting{hint}")
