@@ -1,0 +1,78 @@
+# Everything that is done by hand or by CI. `make` alone lists it.
+#
+# All of it runs in .venv, made on first use from the Python named by PYTHON, else the first of
+# python3.12, python3.11 and python3 that is new enough. Each stamp file in .venv stands
+# for one `pip install`, repeated when pyproject.toml changes.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+CODE := idempotency exporter demo tests
+ARGS ?=
+ONLY ?=
+
+.PHONY: help demo test check lint types imports wheel bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+demo: $(VENV)/.demo ## run a worker on real duplicates, watch them being turned away (ARGS="--seconds 30")
+	$(BIN)/python -m idemwatch.demo $(ARGS)
+
+test: $(VENV)/.dev ## run the tests, but for the wheel's (ARGS="tests/test_keys.py -k decimal")
+	$(BIN)/python -m pytest --ignore=tests/test_wheel.py $(ARGS)
+
+check: lint types imports wheel ## ruff, mypy --strict, the layers of imports, the built wheel
+
+lint: $(VENV)/.dev ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The folders are checked through .types, where they bear the names that they are imported by.
+types: $(VENV)/.dev ## mypy --strict over code and tests
+	$(BIN)/mypy .types/idemwatch tests
+
+imports: $(VENV)/.dev ## import-linter: imports point one way
+	$(BIN)/lint-imports
+
+wheel: $(VENV)/.dev ## build the wheel, install it into empty virtual environments, try it there
+	$(BIN)/python -m pytest tests/test_wheel.py
+
+bench: $(VENV)/.bench ## measure, with the peers beside us (ONLY=name for one)
+	$(BIN)/python tests/benchmarks/run.py $(if $(ONLY),--only $(ONLY))
+
+clean: ## remove what was made here, .venv too
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache .demo
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.python:
+	@python='$(PYTHON)'; \
+	for candidate in python3.12 python3.11 python3; do \
+		test -z "$$python" || break; \
+		"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+			&& python="$$candidate"; \
+	done; \
+	if ! "$${python:-none}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo "idemwatch needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python" >&2; \
+		exit 1; \
+	fi; \
+	"$$python" -m venv --clear $(VENV) || { \
+		echo "$$python cannot make a virtual environment (on Debian: apt-get install python3-venv)" >&2; \
+		exit 1; \
+	}
+	@# Dependency groups need pip 25.1.
+	$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml $(VENV)/.python
+	$(PIP) install --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install --group dev
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) install --group bench
+	@touch $@
