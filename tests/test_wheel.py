@@ -1,0 +1,237 @@
+"""The built wheel, in virtual environments that hold nothing else.
+
+A subpackage or file that pyproject.toml forgets, an import at the top of a module that needs an
+extra, an extra that lacks a distribution: none of them shows in an editable checkout.
+`make check` runs this file, `make test` leaves it out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(600)
+
+ROOT = Path(__file__).parent.parent
+NOT_SHIPPED = {"tests", "build", "dist"}
+# What these modules are for, a worker does without; each says so when its extra is missing.
+NEEDS_EXTRA = ("idemwatch.idempotency.migrations", "idemwatch.demo")
+
+LIST_MODULES = """
+import importlib, pkgutil
+names = ["idemwatch.idempotency", "idemwatch.exporter"]
+for name in list(names):
+    package = importlib.import_module(name)
+    names += [found.name for found in pkgutil.walk_packages(package.__path__, name + ".")]
+print("\\n".join(names))
+"""
+
+SMOKE = """
+from celery import Celery
+from idemwatch.idempotency import IdempotentTask
+
+app = Celery("smoke", broker="memory://", backend="cache+memory://")
+app.conf.task_always_eager = True
+runs = []
+
+@app.task(base=IdempotentTask)
+def add(x, y):
+    runs.append((x, y))
+    return x + y
+
+assert [add.delay(1, 2).get(), add.delay(x=1, y=2).get(), add.delay(2, 2).get()] == [3, 3, 4]
+assert runs == [(1, 2), (2, 2)], runs
+"""
+
+
+def shipped_folders() -> list[Path]:
+    """The folders at the top of the repository that hold code for users."""
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."]
+    return [
+        path for path in folders if path.name not in NOT_SHIPPED and next(path.rglob("*.py"), None)
+    ]
+
+
+def shipped_files() -> set[str]:
+    """Names that the wheel must have: every file of the folders but documentation."""
+    files = (path for folder in shipped_folders() for path in folder.rglob("*") if path.is_file())
+    kept = (path for path in files if path.suffix != ".md" and "__pycache__" not in path.parts)
+    return {f"idemwatch/{path.relative_to(ROOT).as_posix()}" for path in kept}
+
+
+def clean_environ(**more: str) -> dict[str, str]:
+    """The environment without what would reach into the one under test."""
+    ours = ("IDEMWATCH_", "PYTHON", "PYTEST_", "VIRTUAL_ENV", "CELERY_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | more
+
+
+@dataclass(frozen=True)
+class Venv:
+    """A virtual environment; commands run in its folder, out of reach of the checkout."""
+
+    path: Path
+
+    def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        program, *arguments = command
+        return subprocess.run(
+            [str(self.path / "bin" / program), *arguments],
+            cwd=self.path,
+            env=clean_environ(**environ),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def output(self, *command: str, **environ: str) -> str:
+        """What a command that must succeed prints."""
+        done = self.run(*command, **environ)
+        assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def python(self, code: str, **environ: str) -> str:
+        return self.output("python", "-c", code, **environ)
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, and the wheel that was built from it."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for folder in shipped_folders():
+        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--outdir", str(out), str(source)]
+    built = subprocess.run(
+        command, env=clean_environ(), capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
+def wheel(dist: Path) -> Path:
+    (built,) = dist.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Venv]:
+    """Makes a virtual environment that holds the wheel with these extras, and no pip."""
+
+    def make(extras: str) -> Venv:
+        path = tmp_path_factory.mktemp(f"venv-{extras or 'base'}")
+        for command in (
+            ["venv", "--without-pip", str(path)],
+            [
+                "pip",
+                "--python",
+                f"{path}/bin/python",
+                "install",
+                "-qq",
+                f"idemwatch[{extras}] @ {wheel.as_uri()}",
+            ],
+        ):
+            subprocess.run([sys.executable, "-m", *command], env=clean_environ(), check=True)
+        return Venv(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def base(install: Callable[[str], Venv]) -> Venv:
+    return install("")
+
+
+def test_wheel_holds_every_file_of_the_folders_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert packed == shipped_files()
+
+
+def test_each_folder_is_typed(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {f"idemwatch/{folder.name}/py.typed" for folder in shipped_folders()} <= names
+
+
+def test_wheel_and_sdist_carry_the_licence(dist: Path, wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert any(name.endswith("licenses/LICENSE") for name in archive.namelist())
+    (sdist,) = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        assert any(name.endswith("/LICENSE") for name in archive.getnames())
+
+
+def test_base_imports_all_that_a_worker_needs(base: Venv) -> None:
+    modules = base.python(LIST_MODULES).split()
+    wanted = [name for name in modules if not name.startswith(NEEDS_EXTRA)]
+    base.python("\n".join(f"import {name}" for name in wanted))
+
+
+def test_base_needs_nothing_of_an_extra(base: Venv) -> None:
+    assert (
+        base.python(
+            "import importlib.util as u\n"
+            "extras = 'yaml bcrypt croniter numpy grafanalib alembic sqlalchemy libcst rich'.split()\n"
+            "print(*[name for name in extras if u.find_spec(name)])"
+        ).split()
+        == []
+    )
+
+
+def test_base_runs_a_task_once_on_the_memory_store(base: Venv) -> None:
+    base.python(SMOKE, IDEMWATCH_STORE="memory")
+
+
+def test_base_has_the_command_alone_and_in_celery(base: Venv) -> None:
+    assert "Usage: idemwatch" in base.output("idemwatch", "--help")
+    assert "0.1.0" in base.output("idemwatch", "--version")
+    assert "db" in base.output("celery", "idemwatch", "--help")
+
+
+@pytest.mark.parametrize("command", ["current", "history", "upgrade", "sql"])
+def test_base_says_which_extra_migrations_need(base: Venv, command: str) -> None:
+    url = "postgresql://127.0.0.1:1/none"
+    refused = base.run("idemwatch", "db", command, IDEMWATCH_DATABASE_URL=url)
+    assert refused.returncode != 0
+    assert "idemwatch[server]" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "promised"),
+    [
+        ("web", "yaml bcrypt"),
+        ("schedules", "croniter numpy"),
+        (
+            "server",
+            "yaml bcrypt croniter numpy grafanalib.core alembic sqlalchemy libcst rich.table "
+            "idemwatch.idempotency.migrations",
+        ),
+    ],
+)
+def test_extra_brings_what_it_promises(
+    install: Callable[[str], Venv], extra: str, promised: str
+) -> None:
+    venv = install(extra)
+    venv.python("\n".join(f"import {name}" for name in promised.split()))
+
+
+def test_metadata_names_python_licence_and_command(base: Venv) -> None:
+    told = base.python(
+        "from importlib.metadata import metadata, entry_points\n"
+        "about = metadata('idemwatch')\n"
+        "print(about['Requires-Python'], about['License-Expression'])\n"
+        "print(entry_points(group='celery.commands')['idemwatch'].value)"
+    )
+    assert told.split() == [">=3.11", "Apache-2.0", "idemwatch.exporter.cli:cli"]
