@@ -135,9 +135,9 @@ class _Slots:
 
     def totals(self) -> dict[str, float]:
         with self.lock:
-            bound = self.file is not None  # then its counts are in its file, too
-            totals = {v.key: 0.0 if bound else v.amount for v in self.values.values()}
             directory = self.directory
+            in_file = directory is not None and self.file is not None  # then it is read from there
+            totals = {v.key: 0.0 if in_file else v.amount for v in self.values.values()}
         for path in sorted(directory.glob("*.db")) if directory else ():
             for key, amount in read_slot(path):
                 if self.merges.get(_parse(key)[0]) == "max":
