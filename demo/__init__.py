@@ -1,0 +1,1 @@
+"""A facility-management Celery app under real duplicates, and the servers that it runs on."""

