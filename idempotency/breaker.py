@@ -1,0 +1,57 @@
+"""A circuit breaker: leaves a store out for a moment after it failed, and asks it again then."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from . import metrics
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 5.0
+
+
+class Breaker:
+    """Open after a failure, for 0.5 s at first and up to 5 s; one caller tries it then.
+
+    Races between threads cost at most a try too many.
+    """
+
+    def __init__(self, store: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._gauge = metrics.CIRCUIT_OPEN.labels(store)
+        self._pause = FIRST_PAUSE_SECONDS
+        self._open_until = 0.0
+        self.is_open = False
+
+    def allows(self) -> bool:
+        """Whether to ask the store now."""
+        if not self.is_open:
+            return True
+        now = self._clock()
+        if now < self._open_until:
+            return False
+        self._open_until = now + self._pause  # this caller tries, the others go on without
+        return True
+
+    def succeeded(self) -> None:
+        """The store answered."""
+        if self.is_open:
+            self.is_open = False
+            self._pause = FIRST_PAUSE_SECONDS
+            self._gauge.set(0)
+            log.info("%s answers again", self._store)
+
+    def failed(self) -> None:
+        """The store did not answer."""
+        self._open_until = self._clock() + self._pause
+        self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
+        if not self.is_open:
+            self.is_open = True
+            self._gauge.set(1)
+            log.warning("%s does not answer; it is left out for a moment", self._store)

@@ -1,0 +1,117 @@
+"""Authority `postgres` with Redis before it: Redis only answers what PostgreSQL has finished.
+
+PostgreSQL decides every claim. A DONE record is put into Redis after its COMMIT has returned, so a
+storm of duplicates never reaches PostgreSQL; with Redis away everything goes on, only slower.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from . import metrics
+from .breaker import Breaker
+from .errors import AuthorityMismatch, StoreUnavailable, UnreadableRecord
+from .postgres_store import PostgresStore
+from .record import SECOND, TOMBSTONE_US, Answer, Claim, Completion, Outcome, Record, State
+from .redis_link import RedisLink
+from .store import Held, Result, done, tombstone
+from .wire import decode, encode
+
+LATEST_PUT_US: Final = 60 * SECOND
+"""A writer that was frozen for longer puts nothing: a tombstone may have passed meanwhile."""
+
+
+class DoneCache:
+    """Finished records in Redis, behind a circuit breaker. Losing it costs only speed."""
+
+    def __init__(self, link: RedisLink, namespace: str, breaker: Breaker) -> None:
+        self._link = link
+        self._head = f"{namespace}:{{"
+        self._breaker = breaker
+
+    def get(self, key: str) -> Record | None:
+        """The finished record of `key`, if Redis has it and answers."""
+        if not self._breaker.allows():
+            metrics.cache_skips("away").inc()
+            return None
+        try:
+            raw = self._link.call("GET", self._head + key + "}")
+            record = None if raw is None else decode(raw, "redis", key)
+        except UnreadableRecord:
+            metrics.cache_skips("refused").inc()
+            metrics.store_errors("redis", "check").inc()
+            return None
+        except StoreUnavailable:
+            self._failed("check")
+            metrics.cache_skips("away").inc()
+            return None
+        self._breaker.succeeded()
+        return record
+
+    def put(self, key: str, record: Record, keep_us: int) -> None:
+        """Keep a DONE record, never over another or over a tombstone."""
+        if keep_us < 1000 or not self._breaker.allows():
+            return
+        try:
+            name = self._head + key + "}"
+            self._link.call("SET", name, encode(record), "NX", "PX", keep_us // 1000)
+        except StoreUnavailable:
+            self._failed("complete")
+            return
+        self._breaker.succeeded()
+
+    def bury(self, key: str, stone: Record) -> None:
+        """Put a tombstone. Raises StoreUnavailable: what may still answer is not forgotten."""
+        self._link.call("SET", self._head + key + "}", encode(stone), "PX", TOMBSTONE_US // 1000)
+
+    def _failed(self, operation: str) -> None:
+        metrics.store_errors("redis", operation).inc()
+        self._breaker.failed()
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self._link.drop()
+
+
+class CachedStore(PostgresStore):
+    """PostgreSQL, asked only about keys that Redis does not know to be finished."""
+
+    def __init__(self, *args: Any, cache: DoneCache, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cache = cache
+
+    def claim(self, claim: Claim) -> Answer:
+        record = self.cache.get(claim.key)
+        if record is not None and record.state is not State.FORGOTTEN:
+            if record.authority != claim.authority:
+                raise AuthorityMismatch(claim.key)
+            if record.state is State.DONE:
+                same = record.fingerprint == claim.fingerprint
+                outcome = Outcome.DUPLICATE if same else Outcome.MISMATCH
+                return Answer(outcome, record.fence, record)
+        answer = super().claim(claim)
+        if answer.outcome is Outcome.DUPLICATE and answer.record is not None:
+            self.cache.put(claim.key, answer.record, answer.left_us)  # Redis had lost it
+        return answer
+
+    def complete(self, held: Held, result: Result) -> Completion:
+        began = time.monotonic()
+        completion = super().complete(held, result)
+        if completion is Completion.STORED:
+            spent_us = int((time.monotonic() - began) * SECOND)
+            if spent_us < LATEST_PUT_US:
+                record = done(held, result, 0)
+                self.cache.put(held.key, record, result.ttl_us - spent_us)
+        return completion
+
+    def forget(self, key: str) -> Record | None:
+        found = self.find(key)
+        if found is None:
+            return None
+        self.cache.bury(key, tombstone(found.record, found.now_us))
+        return super().forget(key)
+
+    def close(self) -> None:
+        self.cache.close()
+        super().close()

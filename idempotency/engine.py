@@ -1,0 +1,224 @@
+"""Claims and their ends, timed and counted: what tasks and the service stand on.
+
+The engine of a process owns its stores, its heartbeat and its statistics. What a store refused
+because it was away is tried again in the background, as long as it can matter.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import timedelta
+from time import perf_counter
+from typing import Any, Final, TypeVar
+
+from . import metrics
+from .breaker import Breaker
+from .errors import StoreUnavailable, UnreadableRecord
+from .heartbeat import Heartbeat, Lease
+from .record import SECOND, Answer, Claim, Completion, Outcome
+from .results import ResultNotEncodable, encode_result
+from .settings import Settings
+from .statistics_store import Statistics
+from .store import Held, Result, Store
+from .stores import Stores
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+TASK: Final[ContextVar[str]] = ContextVar("idemwatch_task", default=metrics.SERVICE)
+"""The task that is running here: the label of checks made through the service."""
+MAX_HOLD_SECONDS: Final = 6 * 3600.0
+_HITS: Final = frozenset((Outcome.DUPLICATE, Outcome.RUNNING))
+
+
+def new_owner() -> str:
+    """A random owner, one for each execution."""
+    return secrets.token_hex(16)
+
+
+def microseconds(duration: timedelta) -> int:
+    """A duration in whole microseconds."""
+    return duration // timedelta(microseconds=1)
+
+
+class Engine:
+    """The stores, the heartbeat and the statistics of one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stores = Stores(settings)
+        self.heartbeat = Heartbeat()
+        self._breakers: dict[str, Breaker] = {}
+        database = self.stores.database()
+        self.statistics = Statistics(database, settings.namespace) if database else None
+
+    def timed(self, store: Store, operation: str, work: Callable[[], T]) -> T:
+        """Run one operation of a store, timed; fails at once while its breaker is open."""
+        breaker = self._breakers.get(store.name)
+        if breaker is None:
+            breaker = self._breakers.setdefault(store.name, Breaker(store.name))
+        if breaker.is_open and not breaker.allows():
+            raise StoreUnavailable(store.name, "it did not answer a moment ago")
+        began = perf_counter()
+        try:
+            answer = work()
+        except StoreUnavailable as error:
+            metrics.store_errors(store.name, operation).inc()
+            if not isinstance(error, UnreadableRecord):
+                breaker.failed()
+            raise
+        if breaker.is_open:
+            breaker.succeeded()
+        metrics.store_seconds(store.name, operation).observe(perf_counter() - began)
+        return answer
+
+    def claim(self, store: Store, claim: Claim, operation: str = "claim") -> Answer:
+        """Claim a key. Raises StoreUnavailable, and then a claim that got through is undone."""
+        try:
+            return self.timed(store, operation, lambda: store.claim(claim))
+        except BaseException as error:
+            if not isinstance(error, StoreUnavailable) or error.__cause__ is not None:
+                self._undo(store, claim)
+            raise
+
+    def _undo(self, store: Store, claim: Claim) -> None:
+        """The reply was lost: an unknown claim must not count as a crash of ours."""
+        self.later(lambda: store.abandon(claim.key, claim.owner), claim.lease_us / SECOND)
+
+    def later(self, errand: Callable[[], object], within_seconds: float) -> None:
+        """Do it in the background as soon as the store answers."""
+        self.heartbeat.later(errand, within_seconds)
+
+    def hold(
+        self,
+        store: Store,
+        claim: Claim,
+        answer: Answer,
+        *,
+        task: str,
+        max_hold_seconds: float = MAX_HOLD_SECONDS,
+    ) -> Lease:
+        """The lease of a granted claim, renewed from now on."""
+        record = answer.record
+        held = Held(
+            claim=claim,
+            fence=answer.fence,
+            created_us=answer.fence if record is None else record.created_us,
+        )
+        lease = Lease(store, held, task=task, max_hold_seconds=max_hold_seconds)
+        self.heartbeat.add(lease)
+        return lease
+
+    def complete(self, lease: Lease, result: Result) -> Completion:
+        """Store the result, trying for as long as a lease; then go on trying in the background."""
+        self.heartbeat.remove(lease)
+        store, held = lease.store, lease.held
+        give_up = time.monotonic() + lease.seconds
+        pause = 0.05
+        while True:
+            try:
+                return self.timed(store, "complete", lambda: store.complete(held, result))
+            except StoreUnavailable as error:
+                if time.monotonic() + pause > give_up:
+                    log.error("the result of %s is not stored yet: %s", lease.key, error)
+                    self.later(lambda: store.complete(held, result), lease.seconds * 20)
+                    return Completion.DEFERRED
+                threading.Event().wait(pause)
+                pause = min(pause * 2, 1.0)
+
+    def park(self, lease: Lease, *, fingerprint: str, open_after: timedelta) -> None:
+        """Keep the key for the next attempt; a stale claim is counted."""
+        self.heartbeat.remove(lease)
+        store, held = lease.store, lease.held
+        open_after_us = microseconds(open_after)
+
+        def work() -> bool:
+            return store.park(held, fingerprint=fingerprint, open_after_us=open_after_us)
+
+        try:
+            if not self.timed(store, "park", work):
+                lease.lose()
+        except StoreUnavailable:
+            self._release_later(lease)
+
+    def release(self, lease: Lease) -> None:
+        """Give the key back without a result; a stale claim is counted."""
+        self.heartbeat.remove(lease)
+        store, held = lease.store, lease.held
+        try:
+            if not self.timed(store, "release", lambda: store.release(held)):
+                lease.lose()
+        except StoreUnavailable:
+            self._release_later(lease)
+
+    def _release_later(self, lease: Lease) -> None:
+        store, held = lease.store, lease.held
+        self.later(lambda: store.release(held), lease.seconds * 4)
+
+    def count(self, claim: Claim, outcome: Outcome, task: str) -> None:
+        """Count a check, exactly in the metrics and soon in PostgreSQL."""
+        metrics.claims(task, claim.scope, outcome.value).inc()
+        statistics = self.statistics
+        if statistics is not None:
+            if outcome in _HITS:
+                statistics.hit(claim.key, claim.endpoint, claim.scope)
+            elif outcome is Outcome.GRANTED or outcome is Outcome.TAKEN_OVER:
+                statistics.checked(claim.endpoint, claim.scope, new=outcome is Outcome.GRANTED)
+
+    def encode(self, value: Any, serializer: str, ttl: timedelta, task: str) -> Result:
+        """The result as it will be stored; one that cannot be kept is counted and left out."""
+        ttl_us = microseconds(ttl)
+        try:
+            data, content_type = encode_result(value, serializer)
+        except ResultNotEncodable as error:
+            log.warning("a result of %s is not kept, it cannot be encoded: %s", task, error)
+            metrics.completions(task, "unencodable").inc()
+            return Result(ttl_us=ttl_us)
+        if len(data) > self.settings.max_result_bytes:
+            log.warning("a result of %s is not kept, it has %d bytes", task, len(data))
+            metrics.completions(task, "too_large").inc()
+            return Result(ttl_us=ttl_us)
+        return Result(data=data, content_type=content_type, ttl_us=ttl_us)
+
+    def close(self) -> None:
+        """Finish what waits in the background and give back all connections."""
+        self.heartbeat.stop()
+        if self.statistics is not None:
+            self.statistics.stop()
+        self.stores.close()
+
+
+_engines: dict[Settings, Engine] = {}
+_making = threading.Lock()
+
+
+def engine_for(settings: Settings) -> Engine:
+    """The engine of this process for `settings`: made at first use, never before a fork."""
+    engine = _engines.get(settings)
+    if engine is None:
+        with _making:
+            engine = _engines.get(settings) or _engines.setdefault(settings, Engine(settings))
+    return engine
+
+
+def close_engines() -> None:
+    """Close all engines of this process: at the end of a worker process."""
+    while _engines:
+        _engines.popitem()[1].close()
+
+
+def _after_fork() -> None:
+    global _making
+    _inherited.append(dict(_engines))  # kept, not closed: their sockets belong to the parent
+    _engines.clear()
+    _making = threading.Lock()
+
+
+_inherited: list[object] = []
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,294 @@
+"""One execution of an IdempotentTask: claim, run, complete, or what else the claim's answer asks.
+
+Everything happens here, around `run`, since Celery calls no hook on Ignore, Reject or SystemExit.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from celery.exceptions import Ignore, Reject, Retry
+
+from . import metrics
+from .engine import MAX_HOLD_SECONDS, TASK, Engine, microseconds, new_owner
+from .errors import (
+    AlreadyRunning,
+    ArgumentMismatch,
+    DuplicateTask,
+    PoisonedKey,
+    StoreUnavailable,
+)
+from .heartbeat import Lease
+from .keys import CallKey
+from .options import TaskOptions
+from .record import SECOND, Answer, Claim, Completion, Outcome, Record, Wait
+from .redelivery import (
+    UNAVAILABLE_HEADER,
+    WAIT_HEADER,
+    backoff_seconds,
+    header,
+    longest_delay_seconds,
+    publish_again,
+)
+from .results import decode_result
+
+if TYPE_CHECKING:
+    from .task import IdempotentTask
+
+log = logging.getLogger(__name__)
+
+RETRY_GRACE: Final = timedelta(minutes=15)
+"""How long after its time a next attempt may come before the key opens to all."""
+
+
+class Execution:
+    """The course of one delivery through its claim."""
+
+    def __init__(
+        self,
+        task: IdempotentTask,
+        engine: Engine,
+        options: TaskOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.task = task
+        self.engine = engine
+        self.options = options
+        self.args = args
+        self.kwargs = kwargs
+        self.request = task.request
+        self.store = engine.stores.get(options.authority)
+        self.call = self._call_key(args, kwargs)
+        self.lease: Lease | None = None
+        self._parked: Lease | None = None
+        self._waited = header(self.request, WAIT_HEADER)
+        self._token = new_owner()[:12]
+
+    def run(self) -> Any:
+        """The task's result, or the finished one's. Raises as `on_duplicate` and others say."""
+        claim = self._new_claim()
+        try:
+            answer = self.engine.claim(self.store, claim)
+        except StoreUnavailable as error:
+            return self._unavailable(claim, error)
+        self._count(claim, answer.outcome)
+        if answer.granted:
+            return self._perform(claim, answer)
+        return self._turned_away(answer)
+
+    # -- the claim ---------------------------------------------------------------------------
+
+    def _call_key(self, args: Any, kwargs: Any) -> CallKey:
+        ids = {
+            name: header(self.request, f"idempotency_{name}") for name in ("user_id", "device_id")
+        }
+        rule = self.options.rule
+        if rule.scope not in ("user", "device"):
+            ids = {}
+        return rule.call_key(self.task, args, kwargs, task_id=self.request.id or "", ids=ids)
+
+    def _new_claim(self) -> Claim:
+        call, options = self.call, self.options
+        waits = options.on_running != "raise" and not self.request.is_eager
+        return Claim(
+            key=call.key,
+            owner=new_owner(),
+            authority=options.authority,
+            fingerprint=call.fingerprint,
+            task_id=self.request.id or "",
+            attempt=self.request.retries or 0,
+            endpoint=self.task.name,
+            scope=options.rule.scope,
+            user_id=call.user_id,
+            device_id=call.device_id,
+            lease_us=microseconds(options.lease),
+            max_crashes=options.max_crashes,
+            wait=self._wait() if waits else None,
+        )
+
+    def _wait(self) -> Wait:
+        longest = int(longest_delay_seconds(self.task.app) * SECOND)
+        return Wait(token=self._token, presented=self._waited, max_delay_us=longest)
+
+    def _count(self, claim: Claim, outcome: Outcome) -> None:
+        """A message that waited was counted when it was first met: then only if it runs."""
+        if not self._waited or outcome in (Outcome.GRANTED, Outcome.TAKEN_OVER):
+            self.engine.count(claim, outcome, self.task.name)
+
+    # -- granted -----------------------------------------------------------------------------
+
+    def _perform(self, claim: Claim, answer: Answer) -> Any:
+        if answer.outcome is Outcome.TAKEN_OVER:
+            log.warning("%s takes over %s: its lease had run out", self.request.id, claim.key)
+        name = self.task.name
+        lease = self.lease = self.engine.hold(
+            self.store, claim, answer, task=name, max_hold_seconds=self._max_hold_seconds()
+        )
+        began, running = perf_counter(), TASK.set(name)
+        try:
+            result = self.task.run(*self.args, **self.kwargs)
+        except (AlreadyRunning, StoreUnavailable) as error:
+            self.release("ignored")
+            raise self._again_later(error) from error
+        except BaseException as error:
+            self.release(_reason(error))
+            raise
+        finally:
+            TASK.reset(running)
+            metrics.task_seconds(name).observe(perf_counter() - began)
+        return result if self.lease is None else self._complete(lease, result)
+
+    def _max_hold_seconds(self) -> float:
+        if self.options.max_hold is not None:
+            return self.options.max_hold.total_seconds()
+        hard = (self.request.timelimit or (None,))[0] or self.task.time_limit
+        limit = hard or self.task.app.conf.task_time_limit
+        return float(limit) if limit else MAX_HOLD_SECONDS
+
+    def _complete(self, lease: Lease, result: Any) -> Any:
+        """Store the result. If a successor has the key, behave as a duplicate that met it."""
+        self.lease = None
+        name, options = self.task.name, self.options
+        encoded = self.engine.encode(result, self._serializer(), options.ttl, name)
+        completion = self.engine.complete(lease, encoded)
+        if completion is Completion.STORED:
+            metrics.completions(name, "stored").inc()
+            return result
+        if completion is Completion.DEFERRED:
+            return result
+        metrics.completions(name, "stale").inc()
+        lease.lose()
+        if completion is Completion.FORGOTTEN:
+            return result
+        return self._meet_successor(result)
+
+    def _meet_successor(self, result: Any) -> Any:
+        claim = self._new_claim()
+        try:
+            answer = self.engine.claim(self.store, claim)
+        except StoreUnavailable as error:
+            raise self._again_later(error) from error
+        if not answer.granted:
+            return self._turned_away(answer)
+        # The successor is gone without a result, and ours is at hand.
+        successor = self.engine.hold(self.store, claim, answer, task=self.task.name)
+        return self._complete(successor, result)
+
+    def _serializer(self) -> str:
+        return str(self.task.serializer or "json")
+
+    # -- retry, replace, give up -------------------------------------------------------------
+
+    def park(self, args: Any, kwargs: Any, delay: timedelta) -> None:
+        """Before a retry is published: keep the key for the next attempt."""
+        lease = self.lease
+        if lease is None:
+            return
+        following = self.call
+        if args is not None or kwargs is not None:
+            following = self._call_key(
+                self.args if args is None else args, self.kwargs if kwargs is None else kwargs
+            )
+        if following.key != self.call.key:  # the next attempt is another piece of work
+            self.release("retry")
+            return
+        self.lease = None
+        self._parked = lease
+        self.engine.park(lease, fingerprint=following.fingerprint, open_after=delay + RETRY_GRACE)
+        metrics.releases(self.task.name, "retry").inc()
+
+    def unpark(self) -> None:
+        """The retry was not published: give the key back."""
+        lease, self._parked = self._parked, None
+        if lease is not None:
+            self.engine.release(lease)
+
+    def release(self, reason: str) -> None:
+        """Give the key back without a result, if it is still held."""
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            self.engine.release(lease)
+            metrics.releases(self.task.name, reason).inc()
+
+    # -- turned away -------------------------------------------------------------------------
+
+    def _turned_away(self, answer: Answer) -> Any:
+        key = self.call.key
+        if answer.outcome is Outcome.DUPLICATE and answer.record is not None:
+            return self._replay(answer.record)
+        if answer.outcome is Outcome.MISMATCH:
+            raise ArgumentMismatch(key)
+        if answer.outcome is Outcome.POISONED:
+            raise PoisonedKey(key)
+        raise self._meet_running(answer)
+
+    def _replay(self, record: Record) -> Any:
+        options = self.options
+        if options.on_duplicate == "raise":
+            raise DuplicateTask(self.call.key)
+        in_canvas = self._in_canvas()
+        if options.on_duplicate == "skip" and not in_canvas:
+            raise Ignore(f"{self.call.key} is finished already")
+        if record.result is not None:
+            try:
+                return decode_result(record.result, record.result_type, self.call.key)
+            except StoreUnavailable as error:
+                raise self._again_later(error) from error
+        return self._result_of_backend(record, needed=in_canvas)
+
+    def _in_canvas(self) -> bool:
+        request = self.request
+        return bool(request.chord or request.chain or request.callbacks or request.group)
+
+    def _result_of_backend(self, record: Record, *, needed: bool) -> Any:
+        """A result that was too large to keep, from Celery's own backend if it has it."""
+        meta = self.task.backend.get_task_meta(record.task_id) if record.task_id else {}
+        if meta.get("status") == "SUCCESS":
+            return meta.get("result")
+        if needed:
+            raise DuplicateTask(self.call.key)
+        return None
+
+    def _meet_running(self, answer: Answer) -> Any:
+        key, record = self.call.key, answer.record
+        if self.options.on_running == "raise" or self.request.is_eager:
+            return AlreadyRunning(key)
+        same_id = record is not None and record.task_id == self.request.id
+        if self.options.on_running == "skip" and not same_id:
+            return Ignore(f"{key} is held by another message")
+        if answer.delay_us is None:
+            return Ignore(f"another copy of {self.request.id} waits already")
+        return publish_again(self.task, answer.delay_us / SECOND, WAIT_HEADER, self._token)
+
+    # -- no store answers --------------------------------------------------------------------
+
+    def _unavailable(self, claim: Claim, error: StoreUnavailable) -> Any:
+        name = self.task.name
+        if self.options.when_unavailable == "run":
+            log.warning("%s runs without protection: %s", self.request.id, error)
+            self._count(claim, Outcome.BYPASSED)
+            metrics.unprotected_runs(name).inc()
+            return self.task.run(*self.args, **self.kwargs)
+        self._count(claim, Outcome.UNAVAILABLE)
+        raise self._again_later(error) from error
+
+    def _again_later(self, error: Exception) -> Any:
+        """Deliver the message again, later and later. What cannot be delivered again is raised."""
+        if self.request.is_eager:
+            return error
+        attempt = int(header(self.request, UNAVAILABLE_HEADER) or 0)
+        delay = backoff_seconds(attempt, longest_delay_seconds(self.task.app))
+        log.info("%s comes again in %.3g s: %s", self.request.id, delay, error)
+        return publish_again(self.task, delay, UNAVAILABLE_HEADER, str(attempt + 1))
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Retry):
+        return "retry"
+    if isinstance(error, Ignore | Reject):
+        return "ignored"
+    return "failure"

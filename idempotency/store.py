@@ -1,0 +1,187 @@
+"""What a store must do, and the algorithm that all stores share.
+
+A store owns the records of one authority. Each change is one conditional write, and its report is
+looked at: `claim` inserts, or judges the record it met and swaps exactly that record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from .errors import StoreUnavailable
+from .record import (
+    TOMBSTONE_US,
+    Answer,
+    Claim,
+    Completion,
+    Outcome,
+    Record,
+    State,
+    judge,
+    running,
+)
+
+ATTEMPTS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record as it was read. `version` lets a swap fail when the record has changed since."""
+
+    record: Record
+    now_us: int
+    version: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A key held by a claim: what every later write names."""
+
+    claim: Claim
+    fence: int
+    created_us: int
+    crashes: int = 0
+
+    @property
+    def key(self) -> str:
+        return self.claim.key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """An encoded result. `data` None: the work is done, its result is not kept."""
+
+    data: bytes | None = None
+    content_type: str = ""
+    ttl_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A record with its key, and what only PostgreSQL keeps about it."""
+
+    key: str
+    record: Record
+    now_us: int
+    hit_count: int = 0
+    details: dict[str, object] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """Where records live. Every method may raise StoreUnavailable; nothing was decided then,
+    or the reply was lost, and calling again with the same owner is safe."""
+
+    name: str
+
+    def claim(self, claim: Claim) -> Answer:
+        """Claim a key in one atomic step. Never answers `unavailable`: it raises."""
+
+    def complete(self, held: Held, result: Result) -> Completion:
+        """RUNNING -> DONE. An absent record is written again, unless it was forgotten."""
+
+    def park(self, held: Held, *, fingerprint: str, open_after_us: int) -> bool:
+        """RUNNING -> WAITING for the next attempt; False if the claim is stale."""
+
+    def release(self, held: Held) -> bool:
+        """RUNNING -> absent; False if the claim is stale."""
+
+    def abandon(self, key: str, owner: str) -> bool:
+        """Release whatever `owner` holds of `key`: for a claim whose reply never came."""
+
+    def renew(self, held: Sequence[Held]) -> set[str]:
+        """Extend the leases in one batch; returns the owners that still hold theirs."""
+
+    def find(self, key: str) -> Found | None:
+        """The record of `key`, as it stands."""
+
+    def forget(self, key: str) -> Record | None:
+        """Replace the record with a tombstone; returns what was there."""
+
+    def put_done(self, held: Held, result: Result) -> bool:
+        """Store a result without a claim, never over a live record; False if there is one."""
+
+    def wait_released(self, key: str, timeout_seconds: float) -> None:
+        """Return when `key` may have been released, or after the timeout; never spins."""
+
+    def ping(self) -> None:
+        """Raise StoreUnavailable unless the store answers."""
+
+    def poisoned(self) -> Iterable[str]:
+        """The keys that wait for an operator."""
+
+    def close(self) -> None:
+        """Give back all connections."""
+
+
+class SwapStore(Store, Protocol):
+    """The shared algorithm, over two atomic primitives."""
+
+    def _insert(self, claim: Claim) -> int | Found | None:
+        """The fence if the key was absent and is ours now, else the record met.
+
+        None: somebody else's change was in the way; ask again.
+        """
+
+    def _swap(self, key: str, found: Found, new: Record) -> bool:
+        """Replace the record, if it still is the one found."""
+
+    def claim(self, claim: Claim) -> Answer:
+        for _ in range(ATTEMPTS):
+            met = self._insert(claim)
+            if isinstance(met, int):
+                return Answer(Outcome.GRANTED, met)
+            if met is None:
+                continue
+            verdict = judge(met.record, claim, met.now_us)
+            if verdict.write is None or self._swap(claim.key, met, verdict.write):
+                return verdict.answer
+        raise StoreUnavailable(self.name, f"{claim.key} changed {ATTEMPTS} times while it was read")
+
+    def forget(self, key: str) -> Record | None:
+        for _ in range(ATTEMPTS):
+            found = self.find(key)
+            if found is None or found.record.state is State.FORGOTTEN:
+                return None
+            if self._swap(key, found, tombstone(found.record, found.now_us)):
+                return found.record
+        raise StoreUnavailable(self.name, f"{key} changed {ATTEMPTS} times while it was read")
+
+
+def tombstone(record: Record, now_us: int) -> Record:
+    """What `forget` leaves, so that a late writer cannot bring the record back."""
+    return replace(
+        record,
+        state=State.FORGOTTEN,
+        owner="-",
+        due_us=now_us + TOMBSTONE_US,
+        fingerprint="",
+        waiters={},
+        result_type="",
+        result=None,
+    )
+
+
+def done(held: Held, result: Result, now_us: int) -> Record:
+    """The DONE record of a completed claim."""
+    return replace(
+        _held_record(held),
+        state=State.DONE,
+        due_us=now_us + result.ttl_us,
+        result_type=result.content_type,
+        result=result.data,
+    )
+
+
+def waiting(held: Held, *, fingerprint: str, due_us: int) -> Record:
+    """The WAITING record of a claim that retries: open to the next attempt of its task id."""
+    record = _held_record(held)
+    attempt = record.attempt + 1
+    return replace(
+        record, state=State.WAITING, due_us=due_us, attempt=attempt, fingerprint=fingerprint
+    )
+
+
+def _held_record(held: Held) -> Record:
+    return running(held.claim, fence=held.fence, now_us=0, created_us=held.created_us)

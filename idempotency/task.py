@@ -1,0 +1,171 @@
+"""IdempotentTask: the base class that makes a Celery task do its work once.
+
+@app.task(base=IdempotentTask, bind=True, idempotency_ttl=timedelta(hours=26))
+def auto_close_job(self, job_id, day): ...
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+from celery import Task
+from celery.exceptions import Reject, Retry
+from celery.signals import worker_process_shutdown, worker_shutdown
+
+from . import metrics
+from .app_settings import settings_of
+from .engine import close_engines, engine_for
+from .errors import AlreadyRunning
+from .execution import Execution
+from .heartbeat import Lease
+from .keys import CallKey
+from .options import TaskOptions, given_options, resolve
+from .service import IdempotencyService
+
+log = logging.getLogger(__name__)
+
+
+class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
+    """A task that claims its key before it runs. Options are in the README."""
+
+    abstract = True
+    acks_late = True
+    reject_on_worker_lost = True
+    _given: ClassVar[dict[str, Any]] = {}
+    _resolved: TaskOptions | None = None
+
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Check the options as soon as the task has its app. Raises ConfigurationError."""
+        super().on_bound(app)
+        cls._given = given_options(cls.name, _own_attributes(cls))
+        for option, void in _VOID_WITHOUT.items():
+            if not getattr(cls, option):
+                log.warning("task %s turns %s off: %s", cls.name, option, void)
+
+    @property
+    def idempotency_options(self) -> TaskOptions:
+        """The options in force, from the task and from the app's settings."""
+        if self._resolved is None:
+            run: Any = getattr(self, "_orig_run", self.run)
+            self._resolved = resolve(self.name, run, self._given, settings_of(self.app))
+        return self._resolved
+
+    @property
+    def idempotency(self) -> IdempotencyService:
+        """The service: `once`, `transaction`, `lock`, `check_duplicate`, `store_result`."""
+        return IdempotencyService(settings_of(self.app))
+
+    @property
+    def claim(self) -> Lease:
+        """The lease of this execution: `key`, `fence`, `check()`."""
+        execution = self._execution()
+        if execution is None or execution.lease is None:
+            raise AlreadyRunning(f"no claim is held by {self.name} here")
+        return execution.lease
+
+    def idempotency_key_of(self, *args: Any, **kwargs: Any) -> CallKey:
+        """The key that a worker would compute for `apply_async(args, kwargs)`."""
+        from kombu.serialization import dumps, loads
+
+        serializer = self.serializer or self.app.conf.task_serializer or "json"
+        content_type, encoding, data = dumps([args, kwargs], serializer)
+        sent_args, sent_kwargs = loads(data, content_type, encoding, accept={content_type})
+        rule = self.idempotency_options.rule
+        return rule.call_key(self, sent_args, sent_kwargs, task_id="", ids={})
+
+    def announce_metrics(self) -> None:
+        """Make every series of this task visible at 0."""
+        options = self.idempotency_options
+        metrics.announce(self.name, options.rule.scope, enabled=options.enabled)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        request = self.request
+        # A task that calls itself inside a worker is not called_directly: the mark tells.
+        direct = request.called_directly or hasattr(request, "idempotency_execution")
+        if direct or not self.idempotency_options.enabled:
+            return super().__call__(*args, **kwargs)
+        request.idempotency_execution = None
+        engine = engine_for(settings_of(self.app))
+        execution = Execution(self, engine, self.idempotency_options, args, kwargs)
+        request.idempotency_execution = execution
+        return execution.run()
+
+    def _execution(self) -> Execution | None:
+        return getattr(self.request, "idempotency_execution", None)
+
+    def retry(  # type: ignore[no-untyped-def]
+        self,
+        args=None,
+        kwargs=None,
+        exc=None,
+        throw=True,
+        eta=None,
+        countdown=None,
+        max_retries=None,
+        **options,
+    ) -> Any:
+        """As Celery's; the key is kept for the next attempt before that is published."""
+        execution = self._execution()
+        if execution is not None:
+            execution.park(args, kwargs, self._retry_delay(eta, countdown))
+        try:
+            return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        except Retry:
+            raise
+        except Reject as error:  # not published: Celery would drop the message
+            if execution is not None:
+                execution.unpark()
+            raise Reject(error.reason, requeue=True) from error
+        except BaseException:
+            if execution is not None:
+                execution.unpark()
+            raise
+
+    def _retry_delay(self, eta: datetime | None, countdown: float | None) -> timedelta:
+        if eta is not None:
+            now = datetime.now(UTC) if eta.tzinfo else datetime.now(UTC).replace(tzinfo=None)
+            return max(timedelta(0), eta - now)
+        delay = self.default_retry_delay if countdown is None else countdown
+        return max(timedelta(0), timedelta(seconds=float(delay)))
+
+    def replace(self, sig: Any) -> Any:
+        """As Celery's; the claim is released first, since the replacement may have its key."""
+        execution = self._execution()
+        if execution is not None:
+            execution.release("replaced")
+        return super().replace(sig)
+
+
+_VOID_WITHOUT = {
+    "acks_late": (
+        'void is "Work is never lost by being taken for a duplicate": the message of a killed '
+        "worker is gone"
+    ),
+    "reject_on_worker_lost": (
+        'void is "An attempt that died or lost its lease is repeated": the message of a killed '
+        "child is acknowledged"
+    ),
+}
+
+
+def _own_attributes(cls: type) -> dict[str, Any]:
+    """The attributes that the task and its bases give, without what this class defines."""
+    attributes: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if base not in IdempotentTask.__mro__:
+            attributes.update(vars(base))
+    return {name: value for name, value in attributes.items() if name not in _METHODS}
+
+
+_METHODS = frozenset(name for name in vars(IdempotentTask) if name.startswith("idempotency"))
+
+
+def _end_of_process(**_: Any) -> None:
+    close_engines()
+
+
+worker_process_shutdown.connect(_end_of_process, weak=False)
+worker_shutdown.connect(_end_of_process, weak=False)

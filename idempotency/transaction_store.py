@@ -1,0 +1,95 @@
+"""The caller's transaction: the record and the effect commit together, or not at all.
+
+There is no lease: PostgreSQL makes a second claim of the key wait until the first transaction ends,
+and rolls both the record and the effect back when the process dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+
+import psycopg
+from psycopg import IsolationLevel
+
+from . import postgres_sql as sql
+from .errors import AlreadyRunning, LeaseLost, StoreUnavailable
+from .postgres_link import Connection, PostgresLink, unavailable
+from .postgres_store import PostgresStore, claimed, swap_values
+from .record import Answer, Claim, Outcome, is_gone, judge
+from .store import ATTEMPTS, Result
+
+AUTHORITY: Final = "transaction"
+
+
+class TransactionStore:
+    """Claims and completes keys inside a transaction."""
+
+    name = "postgres"
+
+    def __init__(self, link: PostgresLink, namespace: str, region: str = "") -> None:
+        self._link = link
+        self._rows = PostgresStore(link, namespace, region)
+
+    def finished(self, claim: Claim) -> Answer | None:
+        """The answer of a key that is finished, by one statement; None when it is not."""
+        found = self._rows.find(claim.key)
+        if found is None or is_gone(found.record, found.now_us):
+            return None
+        verdict = judge(found.record, claim, found.now_us)
+        return verdict.answer if verdict.write is None else None
+
+    @contextmanager
+    def begin(self, lock_timeout: timedelta) -> Iterator[Connection]:
+        """A transaction of our own; its COMMIT has returned when this ends without an error."""
+        with self._link.connection() as connection:
+            try:
+                connection.isolation_level = IsolationLevel.READ_COMMITTED
+                with connection.transaction():
+                    limit_lock_wait(connection, lock_timeout)
+                    yield connection
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                if connection.broken:
+                    raise unavailable(error) from error
+                raise
+
+    def claim(self, connection: Connection, claim: Claim) -> Answer:
+        """Claim within the transaction. Raises AlreadyRunning past its lock_timeout."""
+        values = self._rows.claim_values(claim)
+        try:
+            for _ in range(ATTEMPTS):
+                met = claimed(connection.execute(sql.CLAIM, values).fetchone(), claim.key)
+                if isinstance(met, int):
+                    return Answer(Outcome.GRANTED, met)
+                if met is None:
+                    continue
+                verdict = judge(met.record, claim, met.now_us)
+                if verdict.write is None:
+                    return verdict.answer
+                swap = swap_values(values["key"], met, verdict.write)
+                if connection.execute(sql.SWAP, swap).rowcount == 1:
+                    return verdict.answer
+        except psycopg.errors.LockNotAvailable as error:
+            raise AlreadyRunning(claim.key) from error
+        raise StoreUnavailable(self.name, f"{claim.key} changed {ATTEMPTS} times while it was read")
+
+    def complete(self, connection: Connection, claim: Claim, fence: int, result: Result) -> None:
+        """Write the result within the transaction. Raises LeaseLost, which rolls it back."""
+        values = {
+            "key": self._rows.row_key(claim.key),
+            "owner": claim.owner,
+            "fence": fence,
+            "ttl": timedelta(microseconds=result.ttl_us),
+            "result_type": result.content_type or None,
+            "result": result.data,
+        }
+        if connection.execute(sql.COMPLETE, values).rowcount != 1:
+            raise LeaseLost(claim.key)
+
+
+def limit_lock_wait(connection: Connection, lock_timeout: timedelta) -> None:
+    """Wait no longer for another transaction on the same key, until this one ends."""
+    milliseconds = max(1, lock_timeout // timedelta(milliseconds=1))
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{milliseconds}ms",))
