@@ -1,0 +1,459 @@
+"""The endpoint over real sockets: routes, formats, TLS, passwords, clients that never finish."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import http.client
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
+
+import bcrypt
+import pytest
+import trustme
+from idemwatch.exporter import connections, endpoint
+from idemwatch.exporter.addresses import format_address, listen, parse_address
+from idemwatch.exporter.endpoint import Endpoint
+from idemwatch.exporter.requests import Answer
+from idemwatch.idempotency.errors import ConfigurationError
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+Start = Callable[..., Endpoint]
+HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+BASIC = {"Authorization": "Basic " + base64.b64encode(b"alice:secret").decode()}
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+def collect() -> Iterable[Metric]:
+    family = CounterMetricFamily("test_things", "Things", labels=["n"])
+    for number in range(50):
+        family.add_metric([str(number)], number)
+    return [family]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    with contextlib.ExitStack() as stack:
+
+        def start(address: str = "127.0.0.1:0", **options: object) -> Endpoint:
+            running = endpoint.start(address, **{"collect": collect, **options})  # type: ignore[arg-type]
+            stack.callback(running.close)
+            return running
+
+        yield start
+
+
+class Got:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read()
+
+
+def get(
+    running: Endpoint,
+    path: str,
+    headers: dict[str, str] | None = None,
+    method: str = "GET",
+    tls: ssl.SSLContext | None = None,
+) -> Got:
+    host, port = running.address
+    with contextlib.closing(
+        http.client.HTTPSConnection(host, port, timeout=30, context=tls)
+        if tls
+        else http.client.HTTPConnection(host, port, timeout=30)
+    ) as connection:
+        connection.request(method, path, headers=headers or {})
+        return Got(connection.getresponse())
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        pause.wait(0.01)
+
+
+def test_metrics_in_the_text_format(start: Start) -> None:
+    got = get(start(), "/metrics?x=1")
+    assert got.status == 200
+    assert got.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    (family,) = parse_text(got.body.decode())
+    assert sum(sample.value for sample in family.samples) == sum(range(50))
+
+
+def test_metrics_in_openmetrics_when_asked(start: Start) -> None:
+    got = get(start(), "/metrics", OPENMETRICS)
+    assert got.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    (family,) = parse_openmetrics(got.body.decode())  # type: ignore[no-untyped-call]
+    assert family.type == "counter"
+    assert len(family.samples) == 50
+
+
+@pytest.mark.parametrize(
+    ("accepted", "zipped"),
+    [("gzip", True), ("deflate, GZIP;q=0.5", True), ("gzip;q=0", False), ("", False)],
+)
+def test_gzip_when_asked(start: Start, accepted: str, zipped: bool) -> None:
+    got = get(start(), "/metrics", {"Accept-Encoding": accepted})
+    assert (got.headers["Content-Encoding"] == "gzip") is zipped
+    assert b"test_things" in (gzip.decompress(got.body) if zipped else got.body)
+
+
+def test_landing_page_links_to_all_there_is(start: Start) -> None:
+    extra = {"/sd": ("targets", lambda _: Answer(HTTPStatus.OK, b"[]", "application/json"))}
+    running = start(routes=extra, title="a <title>")
+    got = get(running, "/")
+    assert got.headers["Content-Type"] == "text/html; charset=utf-8"
+    for path in ("/metrics", "/-/healthy", "/-/ready", "/sd"):
+        assert f'href="{path}"'.encode() in got.body
+        assert get(running, path).status == 200
+    assert b"a &lt;title&gt;" in got.body
+
+
+def test_other_paths_and_methods_are_refused(start: Start) -> None:
+    running = start()
+    assert get(running, "/metrics/").status == 404
+    assert get(running, "/../etc/passwd").status == 404
+    got = get(running, "/metrics", method="POST")
+    assert (got.status, got.headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_head_has_the_headers_alone(start: Start) -> None:
+    running = start()
+    whole, head = get(running, "/metrics"), get(running, "/metrics", method="HEAD")
+    assert head.status == 200
+    assert head.body == b""
+    assert head.headers["Content-Length"] == whole.headers["Content-Length"]
+
+
+def test_an_unread_body_does_not_lose_the_answer(start: Start) -> None:
+    running = start()
+    with socket.create_connection(running.address, timeout=30) as sock:
+        sock.sendall(b"POST /metrics HTTP/1.1\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60000)
+        with sock.makefile("rb") as answer:
+            assert answer.readline().startswith(b"HTTP/1.1 405")
+
+
+def test_readiness_names_the_problems(start: Start) -> None:
+    problems = ["redis is away", "the database is not migrated"]
+    running = start(ready=lambda: problems)
+    got = get(running, "/-/ready")
+    assert got.status == 503
+    assert got.body.decode().splitlines() == problems
+    assert get(running, "/-/healthy").status == 200
+    assert get(start(), "/-/ready").status == 200
+
+
+def test_a_flood_of_probes_asks_the_stores_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "READY_AGE_SECONDS", 600.0)
+    asked: list[None] = []
+
+    def ready() -> list[str]:
+        asked.append(None)
+        return []
+
+    running = start(ready=ready)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: get(running, "/-/ready").status, range(20)))
+    assert answers == [200] * 20
+    assert len(asked) == 1
+
+
+def test_a_look_that_hangs_makes_the_next_probe_unready(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "READY_SECONDS", 0.05)
+    asked, done = threading.Event(), threading.Event()
+
+    def ready() -> list[str]:
+        asked.set()
+        done.wait(30)
+        return []
+
+    running = start(ready=ready)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(get, running, "/-/ready")
+        assert asked.wait(30)
+        assert get(running, "/-/ready").status == 503
+        done.set()
+        assert first.result(30).status == 200
+
+
+def test_a_failure_is_told_without_its_text(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> list[Metric]:
+        raise RuntimeError("password=hunter2")
+
+    running = start(collect=fails, ready=fails)
+    for path, status in (("/metrics", 500), ("/-/ready", 503)):
+        got = get(running, path)
+        assert got.status == status
+        assert b"hunter2" not in got.body
+    assert "hunter2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET / HTTP/2\r\n\r\n", b"400"),
+        (b"GET http://[bad HTTP/1.1\r\n\r\n", b"400"),
+        (b"\xff\xfe\x00 / HTTP/1.1\r\n\r\n", b"405"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 20000, b"431"),
+        (b"GET http://host/-/healthy HTTP/1.0\r\n\r\n", b"200"),
+    ],
+)
+def test_any_head_is_answered(start: Start, head: bytes, status: bytes) -> None:
+    with socket.create_connection(start().address, timeout=30) as sock:
+        sock.sendall(head)
+        with sock.makefile("rb") as answer:
+            assert answer.readline().split()[1] == status
+
+
+def test_passwords_guard_all_but_the_probes(start: Start, tmp_path: Path) -> None:
+    web = tmp_path / "web.yml"
+    web.write_text(
+        f"basic_auth_users:\n  alice: {HASH}\n"
+        "http_server_config:\n  headers:\n    X-Frame-Options: deny\n"
+    )
+    running = start(web_config=web)
+    for path in ("/metrics", "/", "/unknown"):
+        got = get(running, path)
+        assert got.status == 401
+        assert got.headers["WWW-Authenticate"].startswith("Basic")
+        assert got.headers["X-Frame-Options"] == "deny"
+    assert get(running, "/metrics", BASIC).status == 200
+    assert get(running, "/-/healthy").status == 200
+    assert get(running, "/-/ready").status == 200
+    web.write_text("# open\n")
+    assert get(running, "/metrics").status == 200
+    web.write_text("nonsense: 1\n")
+    assert get(running, "/metrics").status == 200
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls_config(authority: trustme.CA, tmp_path: Path) -> Path:
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    web = tmp_path / "web.yml"
+    web.write_text("tls_server_config:\n  cert_file: server.pem\n  key_file: server.pem\n")
+    return web
+
+
+def client(authority: trustme.CA, name: str | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    if name:
+        authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def test_tls(start: Start, authority: trustme.CA, tls_config: Path) -> None:
+    running = start(web_config=tls_config)
+    assert running.url.startswith("https://127.0.0.1:")
+    assert get(running, "/metrics", tls=client(authority)).status == 200
+    with pytest.raises((http.client.HTTPException, OSError)):
+        get(running, "/metrics")
+
+
+def test_client_certificates(start: Start, authority: trustme.CA, tls_config: Path) -> None:
+    with tls_config.open("a") as file:
+        file.write("  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n")
+        file.write("  client_allowed_sans: [prometheus.example]\n")
+    running = start(web_config=tls_config)
+    allowed = client(authority, "prometheus.example")
+    assert get(running, "/metrics", tls=allowed).status == 200
+    assert get(running, "/metrics", tls=client(authority, "other.example")).status == 403
+    for stranger in (client(authority), client(authority)):
+        with pytest.raises(OSError):
+            get(running, "/-/healthy", tls=stranger)
+    foreign = client(authority)
+    trustme.CA().issue_cert("prometheus.example").configure_cert(foreign)
+    with pytest.raises(OSError):
+        get(running, "/metrics", tls=foreign)
+
+
+def test_a_new_certificate_is_used_without_a_restart(
+    start: Start, authority: trustme.CA, tls_config: Path
+) -> None:
+    running = start(web_config=tls_config)
+    assert get(running, "/metrics", tls=client(authority)).status == 200
+    renewed = trustme.CA()
+    pem = renewed.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+    pem.write_to_path(tls_config.parent / "server.pem")
+    assert get(running, "/metrics", tls=client(renewed)).status == 200
+
+
+def test_half_open_clients_do_not_delay_a_scrape(start: Start) -> None:
+    running = start()
+    with contextlib.ExitStack() as stack:
+        for number in range(50):
+            sock = stack.enter_context(socket.create_connection(running.address, timeout=30))
+            sock.sendall(b"GET /metrics HTTP/1.1\r\n"[: number % 24])
+        began = time.monotonic()
+        assert get(running, "/metrics").status == 200
+        assert time.monotonic() - began < 3
+
+
+def test_half_done_handshakes_do_not_delay_a_scrape(
+    start: Start, authority: trustme.CA, tls_config: Path
+) -> None:
+    running = start(web_config=tls_config)
+    with contextlib.ExitStack() as stack:
+        for number in range(50):
+            sock = stack.enter_context(socket.create_connection(running.address, timeout=30))
+            sock.sendall(b"\x16\x03\x01\x02\x00"[: number % 6])
+        began = time.monotonic()
+        assert get(running, "/metrics", tls=client(authority)).status == 200
+        assert time.monotonic() - began < 3
+
+
+def test_more_half_open_clients_than_places_lose_theirs(start: Start) -> None:
+    running = start()
+    with contextlib.ExitStack() as stack:
+        socks = [
+            stack.enter_context(socket.create_connection(running.address, timeout=30))
+            for _ in range(connections.MAX_CONNECTIONS + 10)
+        ]
+        assert get(running, "/metrics").status == 200
+        assert socks[0].recv(1) == b"", "the one that waited longest was ended"
+        assert len(_serving()) <= connections.MAX_CONNECTIONS + 1
+
+
+def _serving() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "idemwatch-web"]
+
+
+def test_a_dripping_head_has_one_deadline(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "HEAD_SECONDS", 0.3)
+    pause = threading.Event()
+    with socket.create_connection(start().address, timeout=30) as sock:
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - began < 20:
+                sock.sendall(b"x")
+                pause.wait(0.05)
+        assert time.monotonic() - began < 10
+
+
+def test_fifty_scrapes_at_once_are_all_answered(start: Start) -> None:
+    running = start()
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: get(running, "/metrics").body, range(50)))
+    assert len(set(answers)) == 1
+    assert b"test_things" in answers[0]
+
+
+def test_a_forked_child_does_not_keep_the_port(start: Start) -> None:
+    running = start()
+    assert get(running, "/metrics").status == 200
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    os.close(reading)
+    try:
+        running.close()
+        again = start(format_address(running.address))
+        assert get(again, "/metrics").status == 200
+    finally:
+        os.close(writing)
+        os.waitpid(pid, 0)
+
+
+def test_close_ends_everything(start: Start) -> None:
+    running = start()
+    with socket.create_connection(running.address, timeout=30) as sock:
+        wait_for(lambda: len(_serving()) >= 2)
+        running.close()
+        assert sock.recv(1) == b""
+    wait_for(lambda: not _serving())
+    with pytest.raises(OSError):
+        socket.create_connection(running.address, timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9912", ("127.0.0.1", 9912)),
+        (":9912", ("127.0.0.1", 9912)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+        ("[::1]:9912", ("::1", 9912)),
+        ("worker.example:65535", ("worker.example", 65535)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("9912", "HOST:PORT"),
+        ("localhost", "HOST:PORT"),
+        ("localhost:http", "HOST:PORT"),
+        ("::1:9912", "brackets"),
+        ("localhost:70000", "above 65535"),
+        ("localhost:-1", "HOST:PORT"),
+        ("http://localhost:1", "HOST:PORT"),
+        ("", "HOST:PORT"),
+    ],
+)
+def test_wrong_addresses_are_explained(text: str, wanted: str) -> None:
+    with pytest.raises(ConfigurationError, match=wanted) as caught:
+        parse_address(text, "idempotency_metrics_address")
+    assert str(caught.value).startswith("idempotency_metrics_address: ")
+
+
+def test_a_port_in_use_is_an_error_that_names_it(start: Start) -> None:
+    taken = format_address(start().address)
+    with pytest.raises(ConfigurationError, match=f"{taken} is in use; end what listens"):
+        start(taken)
+
+
+def test_the_next_free_port_is_taken_and_told(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = start()
+    second = start(format_address(first.address), further=100)
+    assert first.address[1] < second.address[1] <= first.address[1] + 100
+    assert f"listening on {second.address[1]}" in caplog.text
+    assert get(second, "/metrics").status == 200
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1"])
+def test_an_address_of_another_host_is_an_error(host: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"cannot listen on {host}:9912"):
+        listen((host, 9912))
+
+
+def test_ipv6(start: Start) -> None:
+    running = start("[::1]:0")
+    assert running.url == f"http://[::1]:{running.address[1]}"
+    assert get(running, "/metrics").status == 200
