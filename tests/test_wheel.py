@@ -7,22 +7,16 @@ extra, an extra that lacks a distribution: none of them shows in an editable che
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.venv import ROOT, Venv, copy_source, python, shipped_folders
 
 pytestmark = pytest.mark.timeout(600)
 
-ROOT = Path(__file__).parent.parent
-NOT_SHIPPED = {"tests", "build", "dist"}
 # What these modules are for, a worker does without; each says so when its extra is missing.
 NEEDS_EXTRA = ("idemwatch.idempotency.migrations", "idemwatch.demo")
 
@@ -53,14 +47,6 @@ assert runs == [(1, 2), (2, 2)], runs
 """
 
 
-def shipped_folders() -> list[Path]:
-    """The folders at the top of the repository that hold code for users."""
-    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."]
-    return [
-        path for path in folders if path.name not in NOT_SHIPPED and next(path.rglob("*.py"), None)
-    ]
-
-
 def shipped_files() -> set[str]:
     """Names that the wheel must have: every file of the folders but documentation."""
     files = (path for folder in shipped_folders() for path in folder.rglob("*") if path.is_file())
@@ -68,53 +54,12 @@ def shipped_files() -> set[str]:
     return {f"idemwatch/{path.relative_to(ROOT).as_posix()}" for path in kept}
 
 
-def clean_environ(**more: str) -> dict[str, str]:
-    """The environment without what would reach into the one under test."""
-    ours = ("IDEMWATCH_", "PYTHON", "PYTEST_", "VIRTUAL_ENV", "CELERY_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | more
-
-
-@dataclass(frozen=True)
-class Venv:
-    """A virtual environment; commands run in its folder, out of reach of the checkout."""
-
-    path: Path
-
-    def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        program, *arguments = command
-        return subprocess.run(
-            [str(self.path / "bin" / program), *arguments],
-            cwd=self.path,
-            env=clean_environ(**environ),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def output(self, *command: str, **environ: str) -> str:
-        """What a command that must succeed prints."""
-        done = self.run(*command, **environ)
-        assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def python(self, code: str, **environ: str) -> str:
-        return self.output("python", "-c", code, **environ)
-
-
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source distribution, and the wheel that was built from it."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for folder in shipped_folders():
-        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    source = copy_source(tmp_path_factory.mktemp("source"))
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--outdir", str(out), str(source)]
-    built = subprocess.run(
-        command, env=clean_environ(), capture_output=True, text=True, check=False
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
+    python("-m", "build", "--outdir", str(out), str(source))
     return out
 
 
@@ -130,19 +75,7 @@ def install(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 
     def make(extras: str) -> Venv:
         path = tmp_path_factory.mktemp(f"venv-{extras or 'base'}")
-        for command in (
-            ["venv", "--without-pip", str(path)],
-            [
-                "pip",
-                "--python",
-                f"{path}/bin/python",
-                "install",
-                "-qq",
-                f"idemwatch[{extras}] @ {wheel.as_uri()}",
-            ],
-        ):
-            subprocess.run([sys.executable, "-m", *command], env=clean_environ(), check=True)
-        return Venv(path)
+        return Venv.make(path, f"idemwatch[{extras}] @ {wheel.as_uri()}")
 
     return make
 
@@ -173,24 +106,19 @@ def test_wheel_and_sdist_carry_the_licence(dist: Path, wheel: Path) -> None:
 
 
 def test_base_imports_all_that_a_worker_needs(base: Venv) -> None:
-    modules = base.python(LIST_MODULES).split()
+    modules = base.output("python", "-c", LIST_MODULES).split()
     wanted = [name for name in modules if not name.startswith(NEEDS_EXTRA)]
-    base.python("\n".join(f"import {name}" for name in wanted))
+    base.output("python", "-c", "\n".join(f"import {name}" for name in wanted))
 
 
 def test_base_needs_nothing_of_an_extra(base: Venv) -> None:
-    assert (
-        base.python(
-            "import importlib.util as u\n"
-            "extras = 'yaml bcrypt croniter numpy grafanalib alembic sqlalchemy libcst rich'.split()\n"
-            "print(*[name for name in extras if u.find_spec(name)])"
-        ).split()
-        == []
-    )
+    extras = "yaml bcrypt croniter numpy grafanalib alembic sqlalchemy libcst rich"
+    look = "import sys, importlib.util as u; print(*filter(u.find_spec, sys.argv[1:]))"
+    assert base.output("python", "-c", look, *extras.split()).split() == []
 
 
 def test_base_runs_a_task_once_on_the_memory_store(base: Venv) -> None:
-    base.python(SMOKE, IDEMWATCH_STORE="memory")
+    base.output("python", "-c", SMOKE, IDEMWATCH_STORE="memory")
 
 
 def test_base_has_the_command_alone_and_in_celery(base: Venv) -> None:
@@ -224,14 +152,16 @@ def test_extra_brings_what_it_promises(
     install: Callable[[str], Venv], extra: str, promised: str
 ) -> None:
     venv = install(extra)
-    venv.python("\n".join(f"import {name}" for name in promised.split()))
+    venv.output("python", "-c", "\n".join(f"import {name}" for name in promised.split()))
 
 
 def test_metadata_names_python_licence_and_command(base: Venv) -> None:
-    told = base.python(
+    told = base.output(
+        "python",
+        "-c",
         "from importlib.metadata import metadata, entry_points\n"
         "about = metadata('idemwatch')\n"
         "print(about['Requires-Python'], about['License-Expression'])\n"
-        "print(entry_points(group='celery.commands')['idemwatch'].value)"
+        "print(entry_points(group='celery.commands')['idemwatch'].value)",
     )
     assert told.split() == [">=3.11", "Apache-2.0", "idemwatch.exporter.cli:cli"]
