@@ -30,7 +30,7 @@ for _ in range(2):
     assert orders.charge.delay(1).get() == "order 1 charged"
     assert orders.ship.delay(1, parcels=2).get() == 2
     assert orders.invoice(1) == {"order": 1}
-    assert reports.build_report.delay("load", {"year": 2026}, 7).get() == "load.pdf"
+    assert reports.build_report.delay("load", 2026, 7).get() == "load-2026.pdf"
     assert reports.remind.delay(1, "2026-03-01", trace=_).get() == "reminded about 1"
     assert reports.welcome.delay(user_id=7).get() == "welcome sent to 7"
 assert orders.restock("bolts") < orders.restock("bolts")
