@@ -12,6 +12,7 @@ from typing import Any, Final
 from . import metrics
 from .breaker import Breaker
 from .errors import AuthorityMismatch, StoreUnavailable, UnreadableRecord
+from .memory_store import wall_clock_us
 from .postgres_store import PostgresStore
 from .record import SECOND, TOMBSTONE_US, Answer, Claim, Completion, Outcome, Record, State
 from .redis_link import RedisLink
@@ -101,7 +102,7 @@ class CachedStore(PostgresStore):
         if completion is Completion.STORED:
             spent_us = int((time.monotonic() - began) * SECOND)
             if spent_us < LATEST_PUT_US:
-                record = done(held, result, 0)
+                record = done(held, result, wall_clock_us())  # told to people; Redis keeps the time
                 self.cache.put(held.key, record, result.ttl_us - spent_us)
         return completion
 
