@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals
 from idemwatch.idempotency.errors import ConfigurationError
-from idemwatch.idempotency.settings import Settings, load
+from idemwatch.idempotency.settings import Settings
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -172,9 +172,11 @@ def _on_worker_init(sender: Any, **_: object) -> None:
     app = sender.app
     if not _wanted(app):
         return
+    from idemwatch.idempotency.app_settings import settings_of
+
     address, ready = _asked.get(_identity(app), (None, None))
     with _stops_the_worker():
-        settings = load(app.conf)
+        settings = settings_of(app)
         address = address or settings.metrics_address or DEFAULT_ADDRESS
         _running = WorkerMetrics(sender, settings, address, ready or stores_ready)
     os.environ[_SLOTS_VARIABLE] = str(_running.directory.path)

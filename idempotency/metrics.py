@@ -35,7 +35,7 @@ OUTCOMES: Final = (
 RESULTS: Final = ("stored", "too_large", "stale")
 REASONS: Final = ("failure", "retry", "ignored", "replaced")
 STORES: Final = ("redis", "postgres")
-OPERATIONS: Final = ("claim", "complete", "check", "renew", "lock")
+OPERATIONS: Final = ("claim", "complete", "park", "release", "check", "renew", "lock")
 SKIP_REASONS: Final = ("away", "refused")
 LOCK_RESULTS: Final = ("acquired", "timeout", "unavailable")
 
