@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from .settings import NAMES, PREFIX, Settings, load
@@ -13,8 +14,8 @@ def settings_of(app: Any) -> Settings:
     Raises ConfigurationError for an unknown or wrong setting.
     """
     known = getattr(app, "_idemwatch_settings", None)
-    if isinstance(known, Settings):
-        return known
+    if known is not None and known[0] == _generation:
+        return known[1]  # type: ignore[no-any-return]
     conf = app.conf
     values: dict[str, object] = {
         option: conf[option] for option in list(conf) if str(option).startswith(PREFIX)
@@ -24,10 +25,15 @@ def settings_of(app: Any) -> Settings:
         if value is not None:
             values[PREFIX + name] = value
     settings = load(values)
-    app._idemwatch_settings = settings
+    app._idemwatch_settings = (_generation, settings)
     return settings
 
 
-def forget_settings(app: Any) -> None:
-    """Read the settings of `app` again at next use: its conf has changed."""
-    app._idemwatch_settings = None
+def reread_settings() -> None:
+    """Read the settings of every app again at their next use: the environment has changed."""
+    global _generation
+    _generation = next(_generations)
+
+
+_generations = itertools.count(1)
+_generation = 0

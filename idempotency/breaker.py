@@ -47,11 +47,11 @@ class Breaker:
             self._gauge.set(0)
             log.info("%s answers again", self._store)
 
-    def failed(self) -> None:
+    def failed(self, error: Exception) -> None:
         """The store did not answer."""
         self._open_until = self._clock() + self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
         if not self.is_open:
             self.is_open = True
             self._gauge.set(1)
-            log.warning("%s does not answer; it is left out for a moment", self._store)
+            log.warning("%s is left out for a moment: %s", self._store, error)

@@ -43,8 +43,8 @@ class DoneCache:
             metrics.cache_skips("refused").inc()
             metrics.store_errors("redis", "check").inc()
             return None
-        except StoreUnavailable:
-            self._failed("check")
+        except StoreUnavailable as error:
+            self._failed("check", error)
             metrics.cache_skips("away").inc()
             return None
         self._breaker.succeeded()
@@ -57,8 +57,8 @@ class DoneCache:
         try:
             name = self._head + key + "}"
             self._link.call("SET", name, encode(record), "NX", "PX", keep_us // 1000)
-        except StoreUnavailable:
-            self._failed("complete")
+        except StoreUnavailable as error:
+            self._failed("complete", error)
             return
         self._breaker.succeeded()
 
@@ -66,9 +66,9 @@ class DoneCache:
         """Put a tombstone. Raises StoreUnavailable: what may still answer is not forgotten."""
         self._link.call("SET", self._head + key + "}", encode(stone), "PX", TOMBSTONE_US // 1000)
 
-    def _failed(self, operation: str) -> None:
+    def _failed(self, operation: str, error: StoreUnavailable) -> None:
         metrics.store_errors("redis", operation).inc()
-        self._breaker.failed()
+        self._breaker.failed(error)
 
     def close(self) -> None:
         """Give back all connections."""

@@ -71,7 +71,7 @@ class Engine:
         except StoreUnavailable as error:
             metrics.store_errors(store.name, operation).inc()
             if not isinstance(error, UnreadableRecord):
-                breaker.failed()
+                breaker.failed(error)
             raise
         if breaker.is_open:
             breaker.succeeded()

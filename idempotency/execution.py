@@ -17,6 +17,7 @@ from .engine import MAX_HOLD_SECONDS, TASK, Engine, microseconds, new_owner
 from .errors import (
     AlreadyRunning,
     ArgumentMismatch,
+    AuthorityMismatch,
     DuplicateTask,
     PoisonedKey,
     StoreUnavailable,
@@ -75,6 +76,9 @@ class Execution:
             answer = self.engine.claim(self.store, claim)
         except StoreUnavailable as error:
             return self._unavailable(claim, error)
+        except AuthorityMismatch:
+            self._count(claim, Outcome.MISMATCH)
+            raise
         self._count(claim, answer.outcome)
         if answer.granted:
             return self._perform(claim, answer)

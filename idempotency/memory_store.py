@@ -137,5 +137,11 @@ class MemoryStore(SwapStore):
         with self._changed:
             return [k for k, r in self._records.items() if r.state is State.POISONED]
 
+    def clear(self) -> None:
+        """Forget everything, tombstones too."""
+        with self._changed:
+            self._records.clear()
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Nothing to give back: the records stay."""

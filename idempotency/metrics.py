@@ -32,7 +32,7 @@ OUTCOMES: Final = (
     "unavailable",
     "bypassed",
 )
-RESULTS: Final = ("stored", "too_large", "stale")
+RESULTS: Final = ("stored", "too_large", "unencodable", "stale")
 REASONS: Final = ("failure", "retry", "ignored", "replaced")
 STORES: Final = ("redis", "postgres")
 OPERATIONS: Final = ("claim", "complete", "park", "release", "check", "renew", "lock")

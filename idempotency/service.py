@@ -322,3 +322,21 @@ def _value(record: Record, key: str) -> Any:
     if record.result is None:
         return None
     return decode_result(record.result, record.result_type, key)
+
+
+def ready(app: Any) -> list[str]:
+    """What keeps a worker of `app` from deciding about its tasks now; empty when nothing does."""
+    service = IdempotencyService.from_app(app)
+    problems: list[str] = []
+    for authority in authorities(app):
+        try:
+            service.engine.stores.get(authority).ping()
+        except (StoreUnavailable, ConfigurationError) as error:
+            problems.append(str(error))
+    return problems
+
+
+def authorities(app: Any) -> list[str]:
+    """The authorities that the tasks of `app` use."""
+    options = (getattr(task, "idempotency_options", None) for task in app.tasks.values())
+    return sorted({one.authority for one in options if one is not None and one.enabled})

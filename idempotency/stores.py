@@ -62,9 +62,7 @@ class Stores:
         url = self._settings.redis_url
         if url is None:
             raise ConfigurationError("idempotency_redis_url", _unset("redis", "redis://host/0"))
-        store = RedisStore(RedisLink.from_url(url), self._settings.namespace)
-        warn_of_eviction(store)
-        return store
+        return RedisStore(RedisLink.from_url(url), self._settings.namespace)
 
     def _make_postgres(self) -> PostgresStore:
         link = self.database()

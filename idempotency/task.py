@@ -14,6 +14,7 @@ from celery import Task
 from celery.exceptions import Reject, Retry
 from celery.signals import worker_process_shutdown, worker_shutdown
 
+from . import at_start as _at_start  # noqa: F401  connects the check at worker start
 from . import metrics
 from .app_settings import settings_of
 from .engine import close_engines, engine_for
@@ -23,6 +24,7 @@ from .heartbeat import Lease
 from .keys import CallKey
 from .options import TaskOptions, given_options, resolve
 from .service import IdempotencyService
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
     acks_late = True
     reject_on_worker_lost = True
     _given: ClassVar[dict[str, Any]] = {}
-    _resolved: TaskOptions | None = None
+    _resolved: tuple[Settings, TaskOptions] | None = None
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
@@ -48,10 +50,11 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
     @property
     def idempotency_options(self) -> TaskOptions:
         """The options in force, from the task and from the app's settings."""
-        if self._resolved is None:
+        settings = settings_of(self.app)
+        if self._resolved is None or self._resolved[0] is not settings:
             run: Any = getattr(self, "_orig_run", self.run)
-            self._resolved = resolve(self.name, run, self._given, settings_of(self.app))
-        return self._resolved
+            self._resolved = settings, resolve(self.name, run, self._given, settings)
+        return self._resolved[1]
 
     @property
     def idempotency(self) -> IdempotencyService:
