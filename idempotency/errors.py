@@ -4,19 +4,22 @@ from __future__ import annotations
 
 
 class IdempotencyError(Exception):
-    """Root of all errors of idemwatch."""
+    """Root of all errors of idemwatch.
+
+    `args` are the arguments of the constructor, and the sentence is made of them: so an error
+    survives pickle and Celery's result backend, which build it again from `args`.
+    """
 
 
 class ConfigurationError(IdempotencyError):
     """A setting, task option or file is wrong. `name` is the setting's name."""
 
     def __init__(self, name: str, problem: str) -> None:
-        self.name = name
-        super().__init__(f"{name}: {problem}")
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
 
-    def __reduce__(self) -> tuple[object, ...]:
-        problem = str(self).removeprefix(f"{self.name}: ")
-        return type(self), (self.name, problem)
+    def __str__(self) -> str:
+        return f"{self.name}: {self.problem}"
 
 
 class InvalidKey(IdempotencyError):
@@ -27,40 +30,40 @@ class UnencodableArgument(InvalidKey):
     """An argument has no canonical form. `argument` names it, for example `items[2].price`."""
 
     def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(argument, problem)
         self.argument, self.problem = argument, problem
-        super().__init__(
-            f"argument {argument!r} cannot be part of an idempotency key: {problem}. Pass a plain "
-            "value, name the arguments that matter in idempotency_key_args, or give idempotency_key"
-        )
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.argument, self.problem)
+    def __str__(self) -> str:
+        return (
+            f"argument {self.argument!r} cannot be part of an idempotency key: {self.problem}. "
+            "Pass a plain value, or leave it out with idempotency_ignore_args"
+        )
 
 
 class MissingScopeId(InvalidKey):
     """The scope needs an id that the call does not carry."""
 
     def __init__(self, scope: str, argument: str) -> None:
+        super().__init__(scope, argument)
         self.scope, self.argument = scope, argument
-        super().__init__(
-            f"scope {scope!r} needs a {argument}: pass the argument {argument!r} to the task, the "
-            f"header {'idempotency_' + argument!r} to apply_async, or choose another "
+
+    def __str__(self) -> str:
+        return (
+            f"scope {self.scope!r} needs a {self.argument}: pass the argument {self.argument!r} to "
+            f"the task, the header 'idempotency_{self.argument}' to apply_async, or choose another "
             "idempotency_scope"
         )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.scope, self.argument)
 
 
 class StoreUnavailable(IdempotencyError):
     """A store did not answer, or holds something that cannot be read. Nothing was decided."""
 
     def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, reason)
         self.store, self.reason = store, reason
-        super().__init__(f"{store} is unavailable: {reason}")
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.store, self.reason)
+    def __str__(self) -> str:
+        return f"{self.store} is unavailable: {self.reason}"
 
 
 class UnreadableRecord(StoreUnavailable):
@@ -77,11 +80,11 @@ class _KeyedError(IdempotencyError):
     advice = "{key}"
 
     def __init__(self, key: str) -> None:
+        super().__init__(key)
         self.key = key
-        super().__init__(self.advice.format(key=key))
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.key,)
+    def __str__(self) -> str:
+        return self.advice.format(key=self.key)
 
 
 class AuthorityMismatch(_KeyedError):

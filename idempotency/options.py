@@ -91,9 +91,7 @@ def _check(task_name: str, given: dict[str, Any]) -> None:
             if name in given:
                 given[name] = _names(name, given[name])
     except ConfigurationError as error:
-        raise ConfigurationError(
-            error.name, f"task {task_name}: {str(error).removeprefix(error.name + ': ')}"
-        ) from None
+        raise ConfigurationError(error.name, f"task {task_name}: {error.problem}") from None
     _check_values(task_name, given)
 
 

@@ -18,7 +18,7 @@ from . import at_start as _at_start  # noqa: F401  connects the check at worker 
 from . import metrics
 from .app_settings import settings_of
 from .engine import close_engines, engine_for
-from .errors import AlreadyRunning
+from .errors import IdempotencyError
 from .execution import Execution
 from .heartbeat import Lease
 from .keys import CallKey
@@ -66,7 +66,7 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
         """The lease of this execution: `key`, `fence`, `check()`."""
         execution = self._execution()
         if execution is None or execution.lease is None:
-            raise AlreadyRunning(f"no claim is held by {self.name} here")
+            raise IdempotencyError(f"{self.name} holds no claim here: it was called directly")
         return execution.lease
 
     def idempotency_key_of(self, *args: Any, **kwargs: Any) -> CallKey:
