@@ -88,7 +88,11 @@ class Server:
                     self._closing.wait(0.2)
                 continue
             self._wait_for_place()
-            self._serve(Connection(sock, str(address[0])))
+            connection = Connection(sock, str(address[0]))
+            if self._closing.is_set():
+                self._ended(connection)
+            else:
+                self._serve(connection)
 
     def _serve(self, connection: Connection) -> None:
         thread = threading.Thread(

@@ -94,7 +94,7 @@ class _Site:
     def __init__(
         self, collect: Collect, ready: Ready, title: str, routes: Mapping[str, tuple[str, Route]]
     ) -> None:
-        self._registry = CollectorRegistry(support_collectors_without_names=True)
+        self._registry = CollectorRegistry()
         self._registry.register(_Collector(collect))
         self._collecting = threading.Lock()
         self._readiness = _Readiness(ready)

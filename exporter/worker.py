@@ -85,10 +85,10 @@ class WorkerMetrics:
         )
         parse_address(address, ADDRESS_SETTING)
         WatchedWebConfig(self._web_config)
+        _announce(self._app)  # it may refuse a task's options, so it comes before the directory
         self.directory: NodeDirectory = claim(_path(settings.metrics_dir), worker.hostname)
         self._endpoint: Endpoint | None = None
         slots.merge_from(self.directory.path)
-        _announce(self._app)
 
     @property
     def url(self) -> str | None:

@@ -188,6 +188,8 @@ def announce_process() -> None:
         cache_skips(reason)
     for result in LOCK_RESULTS:
         lock_wait(result)
+    for family in (CLAIMS, COMPLETIONS, RELEASES, LEASE_LOST, UNPROTECTED_RUNS, TASK_SECONDS):
+        SERIES_DROPPED.labels(_name(family))
 
 
 def build_info(version: str, python: str, celery: str) -> None:

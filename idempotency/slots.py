@@ -279,6 +279,6 @@ def _cumulated(
         yield f"{name}_sum", series, sums.get(series, 0.0)
 
 
-REGISTRY: Final = CollectorRegistry(support_collectors_without_names=True)
+REGISTRY: Final = CollectorRegistry()
 REGISTRY.register(SlotCollector())
 os.register_at_fork(after_in_child=_slots.forked)

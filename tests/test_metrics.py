@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -84,6 +86,7 @@ def test_series_without_a_task_are_there_at_zero() -> None:
         assert value("idemwatch_store_errors_total", store="redis", operation=operation) == 0
     assert value("idemwatch_cache_skips_total", reason="away") is not None
     assert value("idemwatch_circuit_open", store="postgres") is not None
+    assert value("idemwatch_series_dropped_total", metric="idemwatch_claims_total") is not None
 
 
 def test_accessors_give_one_cached_child(task: str) -> None:
@@ -124,3 +127,18 @@ def test_the_module_leaves_the_hosts_registry_alone() -> None:
         "assert b'idemwatch' not in p.generate_latest()"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
+
+
+def test_a_host_in_multiprocess_mode_keeps_its_directory_to_itself(tmp_path: Path) -> None:
+    code = (
+        "import prometheus_client as p; from idemwatch.idempotency import metrics as m;"
+        "p.Counter('host_things', 'x').inc(); m.announce('t', 'global');"
+        "m.claims('t', 'global', 'granted').inc(); m.WRITEBEHIND_PENDING.set(1);"
+        "labels = {'task': 't', 'scope': 'global', 'outcome': 'granted'};"
+        "assert m.REGISTRY.get_sample_value('idemwatch_claims_total', labels) == 1"
+    )
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"host_things" in written
+    assert b"idemwatch" not in written

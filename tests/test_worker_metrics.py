@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.local import Proxy
 from idemwatch.exporter import node_directory, worker
 from idemwatch.idempotency.errors import ConfigurationError
 from prometheus_client.openmetrics.parser import (
@@ -198,6 +199,19 @@ def test_without_line_and_setting_nothing_happens(monkeypatch: pytest.MonkeyPatc
     app = Celery("plain", set_as_current=False)
     worker._on_worker_init(sender=SimpleNamespace(app=app, hostname="plain@localhost"))
     assert worker._running is None
+
+
+def test_readiness_asks_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = "idemwatch.idempotency.service.ready"
+    monkeypatch.setattr(problems, lambda app: [f"{app} is away"], raising=False)
+    assert worker.stores_ready("redis") == ["redis is away"]
+
+
+def test_the_line_works_for_a_proxy_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_asked", {})
+    app = Celery("proxied", set_as_current=False)
+    worker.serve_worker_metrics(Proxy(lambda: app))
+    assert worker._wanted(app)
 
 
 def test_signals_are_connected_once() -> None:
