@@ -150,7 +150,7 @@ def test_readme_runs_from_top_to_bottom(reader: Reader, empty_database_url: str)
         follow = reader.start if command.endswith(" worker") else reader.run
         follow(command)
     reader.run(f"python -c '{ORDERS_AND_REPORTS}'")
-    reader.run("IDEMWATCH_STORE=memory python -m pytest test_jobs.py")
+    reader.run("python -m pytest test_jobs.py")
     scraped = reader.run(f"python -c '{SCRAPE}'")
     assert re.search(
         r'^idemwatch_claims_total{.*outcome="duplicate".*} 1.0$', scraped, re.MULTILINE
