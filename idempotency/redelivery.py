@@ -45,8 +45,9 @@ def publish_again(task: Any, delay_seconds: float, name: str, value: str) -> Ign
     """
     request = task.request
     headers = {**(request.headers or {}), name: value}
+    shown = {n: request.get(n) for n in ("argsrepr", "kwargsrepr") if request.get(n) is not None}
     again = task.signature_from_request(
-        request, countdown=delay_seconds, retries=request.retries, headers=headers
+        request, countdown=delay_seconds, retries=request.retries, headers=headers, **shown
     )
     try:
         again.apply_async(add_to_parent=False)

@@ -1,0 +1,84 @@
+"""The command `idemwatch`, also as `celery -A proj idemwatch`.
+
+Celery loads this module at every worker start, so the commands are imported when they are called.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from .worker import install_signals
+
+COMMANDS = {
+    "db": ("idempotency.database_commands", "db", "Migrate the database that keeps the records."),
+    "keys": ("idempotency.key_commands", "keys", "Look at keys, and forget one that is stuck."),
+    "purge": ("idempotency.database_commands", "purge", "Delete expired records."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(f"idemwatch.{module}"), attribute)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][2]) for name in self.list_commands(ctx)])
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("idemwatch")
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"idemwatch {_version()}")
+        ctx.exit()
+
+
+@click.group("idemwatch", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+    help="Show the version and exit.",
+)  # fmt: skip
+def cli() -> None:
+    """Celery tasks that do their work once, and the metrics that show it.
+
+    Settings come from IDEMWATCH_REDIS_URL, IDEMWATCH_DATABASE_URL and others, or from your app:
+    celery -A proj idemwatch COMMAND.
+    """
+
+
+def main() -> None:
+    """Run the command. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code: Any = cli.main(prog_name="idemwatch", standalone_mode=False)
+    except click.exceptions.Abort as abort:
+        interrupted = isinstance(abort.__cause__, KeyboardInterrupt)
+        click.echo("interrupted" if interrupted else "nothing was changed", err=True)
+        return 130 if interrupted else 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return code if isinstance(code, int) else 0
+
+
+install_signals()

@@ -1,0 +1,68 @@
+"""Expired records and old statistics leave PostgreSQL in batches, past rows that are in use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from .postgres_link import Connection, PostgresLink
+
+BATCH_ROWS: Final = 1000
+BUCKET_DAYS: Final = 30
+
+EXPIRED: Final = """
+SELECT count(*) FROM idempotency_record WHERE expires_at <= clock_timestamp()
+"""
+# Statistics are locked in their order, as their writers do, so that the two cannot deadlock.
+DELETE: Final = """
+WITH old AS (
+    SELECT key FROM idempotency_record
+     WHERE expires_at <= clock_timestamp() AND state <> 'poisoned'
+     ORDER BY expires_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED),
+gone AS (
+    DELETE FROM idempotency_record AS r USING old WHERE r.key = old.key
+    RETURNING r.endpoint, r.scope),
+counted AS (
+    SELECT endpoint, scope, count(*) AS rows FROM gone GROUP BY endpoint, scope),
+locked AS (
+    SELECT s.endpoint, s.scope, c.rows
+      FROM endpoint_stats AS s JOIN counted AS c USING (endpoint, scope)
+     ORDER BY s.endpoint, s.scope FOR NO KEY UPDATE OF s),
+lowered AS (
+    UPDATE endpoint_stats AS s SET records = greatest(0, s.records - l.rows)
+      FROM locked AS l WHERE s.endpoint = l.endpoint AND s.scope = l.scope)
+SELECT coalesce(sum(rows), 0)::bigint FROM counted
+"""
+DELETE_BUCKETS: Final = """
+DELETE FROM endpoint_bucket WHERE hour < clock_timestamp() - make_interval(days => %(days)s)
+"""
+
+
+def expired(link: PostgresLink) -> int:
+    """How many records a purge would delete now."""
+    row = link.run(lambda connection: connection.execute(EXPIRED).fetchone())
+    return int(row[0]) if row else 0
+
+
+def purge(
+    link: PostgresLink,
+    *,
+    batch_rows: int = BATCH_ROWS,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[int]:
+    """Delete batch after batch, each in a transaction of its own; yields the rows of each.
+
+    Ends when nothing is left, or `stop` says so. Poisoned keys stay.
+    """
+    link.run(lambda connection: connection.execute(DELETE_BUCKETS, {"days": BUCKET_DAYS}))
+    while not stop():
+        deleted = link.run(lambda connection: _delete(connection, batch_rows))
+        if deleted:
+            yield deleted
+        if deleted < batch_rows:
+            return
+
+
+def _delete(connection: Connection, batch_rows: int) -> int:
+    row = connection.execute(DELETE, {"rows": batch_rows}).fetchone()
+    return int(row[0]) if row else 0
