@@ -11,9 +11,8 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -155,12 +154,14 @@ class PostgresServer:
             f"--pwfile={password}",
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"),
         ]
-        done = subprocess.run(
-            command, capture_output=True, env=_ENVIRONMENT, cwd=self._folder, **self._identity.popen
-        )
-        if done.returncode:
-            problem = f"failed (exit code {done.returncode})"
-            raise ProcessFailed("initdb", problem, (done.stdout + done.stderr).decode().strip())
+        initdb = self._child_process("initdb", command)
+        try:
+            if initdb.wait(START_SECONDS) and initdb.exit_code == 0:
+                return
+            problem = f"failed (exit code {initdb.exit_code})"
+            raise ProcessFailed("initdb", problem, initdb.log_tail())
+        finally:
+            initdb.kill()
 
     def _launch_on_free_port(self) -> None:
         for tries_left in reversed(range(_PORT_TRIES)):
@@ -175,19 +176,16 @@ class PostgresServer:
                 break
 
     def _launch(self) -> None:
-        self._child = Child(
-            "postgres",
-            self._command(),
-            folder=self._folder,
-            env=_ENVIRONMENT,
-            cwd=self._folder,
-            **self._identity.popen,
-        )
+        self._child = self._child_process("postgres", self._command())
         try:
             self._child.wait_until(self._answers, START_SECONDS)
         except BaseException:
             self._child.kill()
             raise
+
+    def _child_process(self, name: str, command: Sequence[str]) -> Child:
+        options = {"env": _ENVIRONMENT, "cwd": self._folder, **self._identity.popen}
+        return Child(name, command, folder=self._folder, **options)
 
     def _command(self) -> list[str]:
         config = {

@@ -15,6 +15,7 @@ import random
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from idemwatch.idempotency.errors import IdempotencyError
 
 POLL_SECONDS: Final = 0.02
 _TAIL_BYTES: Final = 4000
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Below the range that the kernel gives to outgoing connections: there, a client that connects
 # again and again to a closed port may meet itself, and then holds the port.
 _PORTS: Final = range(15000, 32000)
@@ -65,7 +67,7 @@ class Child:
     ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
-        with self.log.open("ab") as output:
+        with self.log.open("ab") as output, uninterrupted():
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -75,12 +77,17 @@ class Child:
                 start_new_session=True,
                 **popen,
             )
-        self.pid = self._process.pid
-        self._guardian = _start_guardian(self.pid, folder)
+            self.pid = self._process.pid
+            self._guardian = _start_guardian(self.pid, folder)
 
     def running(self) -> bool:
         """Whether the process has not ended."""
-        return self._process.poll() is None
+        return self.exit_code is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """As subprocess has it; None while the process runs."""
+        return self._process.poll()
 
     def log_tail(self) -> str:
         """The end of the log."""
@@ -101,7 +108,7 @@ class Child:
         deadline = time.monotonic() + deadline_seconds
         while not condition():
             if self.wait(POLL_SECONDS):
-                problem = f"ended (exit code {self._process.returncode}) before {what}"
+                problem = f"ended (exit code {self.exit_code}) before {what}"
                 raise ProcessFailed(self.name, problem, self.log_tail())
             if time.monotonic() > deadline:
                 problem = f"ran for {deadline_seconds:g} s before {what}"
@@ -151,6 +158,25 @@ def _start_guardian(pid: int, folder: Path) -> subprocess.Popen[bytes]:
         start_new_session=True,
         cwd="/",
     )
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back the signals that end us, so that what is made within is also written down."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread only
+        return
+    held: list[int] = []
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number in _ENDING:
+        signal.signal(number, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for signalled in held:
+            signal.raise_signal(signalled)
 
 
 def free_port() -> int:

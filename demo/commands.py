@@ -1,0 +1,111 @@
+"""The demo's command: `make demo ARGS=...`, or `python -m idemwatch.demo`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from idemwatch.idempotency.errors import ConfigurationError, IdempotencyError
+
+EPILOG = """
+\b
+Examples
+  make demo                                        until Ctrl-C
+  make demo ARGS="--seconds 30 --json out.json"    ends by itself
+  IDEMWATCH_REDIS_URL=redis://localhost:6379/0 make demo
+
+\b
+Exit code
+  0    each effect happened exactly once
+  1    an effect happened twice or never, or something did not start
+  2    a wrong option or setting
+  129, 130, 143    ended by a signal before it could count
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Publish for so long, then settle and end. Default: until Ctrl-C.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write the summary to this file too, as JSON.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=9912,
+    show_default=True,
+    help="Port of the worker's /metrics on 127.0.0.1; the next free one when taken, 0 for any.",
+)
+def demo(seconds: float | None, json_file: Path | None, metrics_port: int) -> None:
+    """Hand a Celery worker the same work again and again, and count what happens.
+
+    Starts PostgreSQL and Redis of its own on free ports (or uses those of IDEMWATCH_DATABASE_URL
+    and IDEMWATCH_REDIS_URL, within a schema and key names of its own, which it removes), and a
+    prefork worker whose broker delivers again after 2 seconds.
+
+    Four tasks get every kind of duplicate: messages published twice, tasks that outlast the
+    broker's patience, retries, processes killed before and after they commit. The table shows
+    what the worker's /metrics counts:
+
+    \b
+      executed            runs that came to an end, failed attempts too
+      turned away         deliveries that found the work finished or in progress
+      met a running one   the latter of these
+      hit rate            turned away, of all checks
+
+    Every effect is a row in a table without any unique constraint, so a double would show. At the
+    end each piece of work must have exactly one.
+    """
+    _check_folder(json_file)
+    sys.exit(_play(seconds, json_file, metrics_port))
+
+
+def _check_folder(json_file: Path | None) -> None:
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise click.BadParameter(
+            f"{json_file}: there is no folder {json_file.absolute().parent}", param_hint="--json"
+        )
+
+
+def _play(seconds: float | None, json_file: Path | None, metrics_port: int) -> int:
+    from .interrupts import Interrupted, Interrupts
+
+    interrupts = Interrupts()
+    with interrupts.handled():
+        try:
+            return _count(seconds, json_file, metrics_port, interrupts)
+        except Interrupted as signal:
+            click.echo(f"{signal}; nothing was counted", err=True)
+            return signal.exit_code
+        except ConfigurationError as error:
+            click.echo(f"error: {error}", err=True)
+            return 2
+        except IdempotencyError as error:
+            click.echo(f"error: {error}", err=True)
+            return 1
+
+
+def _count(
+    seconds: float | None, json_file: Path | None, metrics_port: int, interrupts: object
+) -> int:
+    from idemwatch.idempotency.settings import load
+    from rich.console import Console
+
+    from .interrupts import Interrupts
+    from .screen import screen_for
+    from .supervisor import Options, run
+
+    assert isinstance(interrupts, Interrupts)
+    options = Options(seconds=seconds, metrics_address=f"127.0.0.1:{metrics_port}")
+    summary = run(options, load(), screen_for(Console()), interrupts)
+    click.echo(summary)
+    if json_file is not None:
+        json_file.write_text(summary.as_json())
+    return 0 if summary.good else 1
