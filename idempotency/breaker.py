@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from . import metrics
+from .errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +48,17 @@ class Breaker:
             self._gauge.set(0)
             log.info("%s answers again", self._store)
 
-    def failed(self, error: Exception) -> None:
-        """The store did not answer."""
+    def require(self) -> None:
+        """Raise StoreUnavailable while the store is left out."""
+        if self.is_open and not self.allows():
+            raise StoreUnavailable(self._store, "it did not answer a moment ago")
+
+    def failed(self, reason: str) -> StoreUnavailable:
+        """The store did not answer. Returns the error to raise."""
         self._open_until = self._clock() + self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
         if not self.is_open:
             self.is_open = True
             self._gauge.set(1)
-            log.warning("%s is left out for a moment: %s", self._store, error)
+            log.warning("%s is left out for a moment: %s", self._store, reason)
+        return StoreUnavailable(self._store, reason)

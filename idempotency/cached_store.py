@@ -10,7 +10,6 @@ import time
 from typing import Any, Final
 
 from . import metrics
-from .breaker import Breaker
 from .errors import AuthorityMismatch, StoreUnavailable, UnreadableRecord
 from .memory_store import wall_clock_us
 from .postgres_store import PostgresStore
@@ -24,55 +23,48 @@ LATEST_PUT_US: Final = 60 * SECOND
 
 
 class DoneCache:
-    """Finished records in Redis, behind a circuit breaker. Losing it costs only speed."""
+    """Finished records in Redis, behind its link's circuit breaker. Losing it costs only speed."""
 
-    def __init__(self, link: RedisLink, namespace: str, breaker: Breaker) -> None:
+    def __init__(self, link: RedisLink, namespace: str) -> None:
         self._link = link
         self._head = f"{namespace}:{{"
-        self._breaker = breaker
 
     def get(self, key: str) -> Record | None:
         """The finished record of `key`, if Redis has it and answers."""
-        if not self._breaker.allows():
-            metrics.cache_skips("away").inc()
-            return None
         try:
             raw = self._link.call("GET", self._head + key + "}")
-            record = None if raw is None else decode(raw, "redis", key)
+            return None if raw is None else decode(raw, "redis", key)
         except UnreadableRecord:
             metrics.cache_skips("refused").inc()
             metrics.store_errors("redis", "check").inc()
-            return None
         except StoreUnavailable as error:
-            self._failed("check", error)
             metrics.cache_skips("away").inc()
-            return None
-        self._breaker.succeeded()
-        return record
+            _count(error, "check")
+        return None
 
     def put(self, key: str, record: Record, keep_us: int) -> None:
         """Keep a DONE record, never over another or over a tombstone."""
-        if keep_us < 1000 or not self._breaker.allows():
+        if keep_us < 1000:
             return
         try:
             name = self._head + key + "}"
             self._link.call("SET", name, encode(record), "NX", "PX", keep_us // 1000)
         except StoreUnavailable as error:
-            self._failed("complete", error)
-            return
-        self._breaker.succeeded()
+            _count(error, "complete")
 
     def bury(self, key: str, stone: Record) -> None:
         """Put a tombstone. Raises StoreUnavailable: what may still answer is not forgotten."""
         self._link.call("SET", self._head + key + "}", encode(stone), "PX", TOMBSTONE_US // 1000)
 
-    def _failed(self, operation: str, error: StoreUnavailable) -> None:
-        metrics.store_errors("redis", operation).inc()
-        self._breaker.failed(error)
-
     def close(self) -> None:
         """Give back all connections."""
         self._link.drop()
+
+
+def _count(error: StoreUnavailable, operation: str) -> None:
+    """Count a failure; a call that an open breaker kept back is none."""
+    if error.__cause__ is not None:
+        metrics.store_errors("redis", operation).inc()
 
 
 class CachedStore(PostgresStore):

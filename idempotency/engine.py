@@ -18,8 +18,7 @@ from time import perf_counter
 from typing import Any, Final, TypeVar
 
 from . import metrics
-from .breaker import Breaker
-from .errors import StoreUnavailable, UnreadableRecord
+from .errors import StoreUnavailable
 from .heartbeat import Heartbeat, Lease
 from .record import SECOND, Answer, Claim, Completion, Outcome
 from .results import ResultNotEncodable, encode_result
@@ -54,27 +53,18 @@ class Engine:
         self.settings = settings
         self.stores = Stores(settings)
         self.heartbeat = Heartbeat()
-        self._breakers: dict[str, Breaker] = {}
         database = self.stores.database()
         self.statistics = Statistics(database, settings.namespace) if database else None
 
     def timed(self, store: Store, operation: str, work: Callable[[], T]) -> T:
-        """Run one operation of a store, timed; fails at once while its breaker is open."""
-        breaker = self._breakers.get(store.name)
-        if breaker is None:
-            breaker = self._breakers.setdefault(store.name, Breaker(store.name))
-        if breaker.is_open and not breaker.allows():
-            raise StoreUnavailable(store.name, "it did not answer a moment ago")
+        """Run one operation of a store, timed, its failure counted."""
         began = perf_counter()
         try:
             answer = work()
         except StoreUnavailable as error:
-            metrics.store_errors(store.name, operation).inc()
-            if not isinstance(error, UnreadableRecord):
-                breaker.failed(error)
+            if error.__cause__ is not None:  # else an open breaker kept it back
+                metrics.store_errors(store.name, operation).inc()
             raise
-        if breaker.is_open:
-            breaker.succeeded()
         metrics.store_seconds(store.name, operation).observe(perf_counter() - began)
         return answer
 
@@ -102,16 +92,22 @@ class Engine:
         answer: Answer,
         *,
         task: str,
+        claimed_at: float,
         max_hold_seconds: float = MAX_HOLD_SECONDS,
     ) -> Lease:
-        """The lease of a granted claim, renewed from now on."""
+        """The lease of a granted claim, renewed from now on.
+
+        `claimed_at` is the monotonic time before the claim was sent: the lease began no earlier.
+        """
         record = answer.record
         held = Held(
             claim=claim,
             fence=answer.fence,
             created_us=answer.fence if record is None else record.created_us,
         )
-        lease = Lease(store, held, task=task, max_hold_seconds=max_hold_seconds)
+        lease = Lease(
+            store, held, task=task, claimed_at=claimed_at, max_hold_seconds=max_hold_seconds
+        )
         self.heartbeat.add(lease)
         return lease
 

@@ -6,6 +6,7 @@ Everything happens here, around `run`, since Celery calls no hook on Ignore, Rej
 from __future__ import annotations
 
 import logging
+import time
 from datetime import timedelta
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -66,12 +67,14 @@ class Execution:
         self.call = self._call_key(args, kwargs)
         self.lease: Lease | None = None
         self._parked: Lease | None = None
+        self._claimed_at = 0.0
         self._waited = header(self.request, WAIT_HEADER)
         self._token = new_owner()[:12]
 
     def run(self) -> Any:
         """The task's result, or the finished one's. Raises as `on_duplicate` and others say."""
         claim = self._new_claim()
+        self._claimed_at = time.monotonic()
         try:
             answer = self.engine.claim(self.store, claim)
         except StoreUnavailable as error:
@@ -130,7 +133,12 @@ class Execution:
             log.warning("%s takes over %s: its lease had run out", self.request.id, claim.key)
         name = self.task.name
         lease = self.lease = self.engine.hold(
-            self.store, claim, answer, task=name, max_hold_seconds=self._max_hold_seconds()
+            self.store,
+            claim,
+            answer,
+            task=name,
+            claimed_at=self._claimed_at,
+            max_hold_seconds=self._max_hold_seconds(),
         )
         began, running = perf_counter(), TASK.set(name)
         try:
@@ -172,6 +180,7 @@ class Execution:
 
     def _meet_successor(self, result: Any) -> Any:
         claim = self._new_claim()
+        began = time.monotonic()
         try:
             answer = self.engine.claim(self.store, claim)
         except StoreUnavailable as error:
@@ -179,7 +188,9 @@ class Execution:
         if not answer.granted:
             return self._turned_away(answer)
         # The successor is gone without a result, and ours is at hand.
-        successor = self.engine.hold(self.store, claim, answer, task=self.task.name)
+        successor = self.engine.hold(
+            self.store, claim, answer, task=self.task.name, claimed_at=began
+        )
         return self._complete(successor, result)
 
     def _serializer(self) -> str:

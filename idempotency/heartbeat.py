@@ -28,13 +28,14 @@ ERRANDS: Final = 10_000
 class Lease:
     """A held key. `check()` before an effect raises LeaseLost once it is no longer ours."""
 
-    def __init__(self, store: Store, held: Held, *, task: str, max_hold_seconds: float) -> None:
-        now = time.monotonic()
+    def __init__(
+        self, store: Store, held: Held, *, task: str, claimed_at: float, max_hold_seconds: float
+    ) -> None:
         self.store = store
         self.held = held
         self.task = task
-        self.renewed_at = now
-        self.hold_until = now + max_hold_seconds
+        self.renewed_at = claimed_at
+        self.hold_until = claimed_at + max_hold_seconds
         self.lost = False
         self.finishing = False
 

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from .breaker import Breaker
 from .errors import ConfigurationError, SchemaMismatch, StoreUnavailable
 from .schema import REQUIRED_REVISION, VERSION_TABLE
 
@@ -49,6 +50,7 @@ class PostgresLink:
             raise ConfigurationError(
                 "idempotency_database_url", "not a PostgreSQL URL: postgresql://user@host/database"
             ) from None
+        self.breaker = Breaker(self.name)
         self._checked = False
         self._pool = ConnectionPool(
             url,
@@ -69,11 +71,14 @@ class PostgresLink:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection in autocommit mode. Raises StoreUnavailable when there is none."""
+        self.breaker.require()
         try:
             self._pool.open()
             connection = self._pool.getconn()
         except (PoolTimeout, psycopg.Error) as error:
-            raise unavailable(error) from error
+            raise self.breaker.failed(_told(error)) from error
+        if self.breaker.is_open:
+            self.breaker.succeeded()
         try:
             if not self._checked:
                 check_schema(connection)
@@ -87,7 +92,7 @@ class PostgresLink:
         try:
             return self._run(work)
         except StoreUnavailable as error:
-            if not _lost_connection(error.__cause__):
+            if not isinstance(error.__cause__, _BROKEN) or self.breaker.is_open:
                 raise
         self._replace_broken()
         return self._run(work)
@@ -138,9 +143,9 @@ def unavailable(error: BaseException) -> StoreUnavailable:
     """A driver's error as ours; the text of a failed connection may hold a host, no password."""
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return SchemaMismatch("postgres", "a table is missing: run `idemwatch db upgrade`")
+    return StoreUnavailable("postgres", _told(error))
+
+
+def _told(error: BaseException) -> str:
     text = " ".join(str(error).split())[:200] or "no reason given"
-    return StoreUnavailable("postgres", f"{type(error).__name__}: {text}")
-
-
-def _lost_connection(error: BaseException | None) -> bool:
-    return isinstance(error, _BROKEN) and not isinstance(error, PoolTimeout)
+    return f"{type(error).__name__}: {text}"

@@ -19,6 +19,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
+from .breaker import Breaker
 from .errors import ConfigurationError, StoreUnavailable, UnreadableRecord
 from .redis_scripts import Script
 
@@ -33,6 +34,7 @@ class RedisLink:
 
     def __init__(self, pool: redis.ConnectionPool, name: str = "redis") -> None:
         self.name = name
+        self.breaker = Breaker(name)
         self._pool = pool
         self._idle: deque[Any] = deque()
 
@@ -57,20 +59,23 @@ class RedisLink:
     def call(self, *command: Any) -> Any:
         """Send one command, return its reply. Raises StoreUnavailable or UnreadableRecord.
 
-        It is sent once more when the connection broke, so it must be safe to send twice.
+        It is sent once more when the connection broke, so it must be safe to send twice. While
+        the breaker is open it fails at once.
         """
+        self.breaker.require()
         try:
-            return self._call(command)
-        except _LOST:
-            self.drop()
-        except ResponseError as error:
-            raise self._refused(error) from error
-        try:
-            return self._call(command)
+            try:
+                reply = self._call(command)
+            except _LOST:
+                self.drop()
+                reply = self._call(command)
         except ResponseError as error:
             raise self._refused(error) from error
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(self.name, _told(error)) from error
+            raise self.breaker.failed(_told(error)) from error
+        if self.breaker.is_open:
+            self.breaker.succeeded()
+        return reply
 
     def run(self, script: Script, keys: Sequence[str], *args: Any) -> Any:
         """Run a script by its SHA-1, and by its text where Redis does not know it yet."""
@@ -95,7 +100,7 @@ class RedisLink:
             done = True
             return replies
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(self.name, _told(error)) from error
+            raise self.breaker.failed(_told(error)) from error
         finally:
             self._give_back(connection, usable=done)
 
@@ -107,7 +112,7 @@ class RedisLink:
             connection.send_command(*command)
             return connection.read_response()
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(self.name, _told(error)) from error
+            raise self.breaker.failed(_told(error)) from error
         finally:
             connection.disconnect()
 

@@ -149,12 +149,13 @@ class IdempotencyService:
         """
         claim = replace(self._claim(key), fingerprint=fingerprint)
         store, engine = self.store, self.engine
+        began = time.monotonic()
         answer = self._counted(claim, lambda: engine.claim(store, claim))
         if answer.outcome is Outcome.DUPLICATE:
             yield Work(claim.key, None, _replayed(answer, claim.key))
             return
         _require_granted(answer, claim.key)
-        lease = engine.hold(store, claim, answer, task=TASK.get())
+        lease = engine.hold(store, claim, answer, task=TASK.get(), claimed_at=began)
         work = Work(claim.key, lease)
         try:
             yield work
@@ -253,9 +254,10 @@ class IdempotencyService:
         claim = self._claim(key, endpoint=LOCK, lease=length)
         store, engine = self.store, self.engine
         while True:
+            now = time.monotonic()
             answer = engine.claim(store, claim, "lock")
             if answer.granted:
-                return engine.hold(store, claim, answer, task=TASK.get())
+                return engine.hold(store, claim, answer, task=TASK.get(), claimed_at=now)
             left = deadline - time.monotonic()
             if left <= 0:
                 metrics.lock_wait("timeout").observe(max(0.0, -left))

@@ -6,7 +6,6 @@ import logging
 import threading
 from typing import Final
 
-from .breaker import Breaker
 from .cached_store import CachedStore, DoneCache
 from .errors import ConfigurationError, StoreUnavailable
 from .memory_store import MemoryStore
@@ -74,7 +73,7 @@ class Stores:
         if settings.redis_url is None:
             return PostgresStore(link, settings.namespace, settings.region)
         redis_link = RedisLink.from_url(settings.redis_url, timeout_seconds=CACHE_TIMEOUT_SECONDS)
-        cache = DoneCache(redis_link, settings.namespace, Breaker("redis"))
+        cache = DoneCache(redis_link, settings.namespace)
         return CachedStore(link, settings.namespace, settings.region, cache=cache)
 
     def close(self) -> None:
