@@ -8,7 +8,7 @@ from dataclasses import replace
 from threading import Condition
 
 from .record import RETENTION_US, Claim, Completion, Record, State, is_gone, running
-from .store import Found, Held, Result, SwapStore, done, waiting
+from .store import Found, Held, Result, SwapStore, done, unclaimed, waiting
 
 
 def wall_clock_us() -> int:
@@ -70,7 +70,7 @@ class MemoryStore(SwapStore):
     def park(self, held: Held, *, fingerprint: str, open_after_us: int) -> bool:
         with self._changed:
             now = self._clock()
-            if self._live(held.key, now) is not None and self._owned(held) is None:
+            if self._live(held.key, now) is not None and not _is_open(self._owned(held)):
                 return False
             due = now + open_after_us
             self._records[held.key] = waiting(held, fingerprint=fingerprint, due_us=due)
@@ -80,8 +80,7 @@ class MemoryStore(SwapStore):
         with self._changed:
             if self._live(held.key, self._clock()) is None:
                 return True
-            record = self._owned(held)
-            if record is None or record.state is State.DONE:
+            if not _is_open(self._owned(held)):
                 return False
             del self._records[held.key]
             self._changed.notify_all()
@@ -92,7 +91,7 @@ class MemoryStore(SwapStore):
             record = self._records.get(key)
             if record is None:
                 return True
-            if record.owner != owner or record.state is State.DONE:
+            if record.owner != owner or not _is_open(record):
                 return False
             del self._records[key]
             self._changed.notify_all()
@@ -122,8 +121,8 @@ class MemoryStore(SwapStore):
             met = self._live(held.key, now)
             if met is not None and not is_gone(met, now):
                 return False
-            fence = now if met is None else max(met.fence + 1, now)
-            self._records[held.key] = done(replace(held, fence=fence, created_us=now), result, now)
+            own = unclaimed(held, None if met is None else Found(met, now), now)
+            self._records[held.key] = done(own, result, now)
             return True
 
     def wait_released(self, key: str, timeout_seconds: float) -> None:
@@ -145,3 +144,8 @@ class MemoryStore(SwapStore):
 
     def close(self) -> None:
         """Nothing to give back: the records stay."""
+
+
+def _is_open(record: Record | None) -> bool:
+    """Whether its owner may still give it back: not finished, not poisoned."""
+    return record is not None and record.state in (State.RUNNING, State.WAITING)

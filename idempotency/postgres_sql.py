@@ -62,15 +62,19 @@ UPDATE idempotency_record
        expires_at = clock.now + %(open_after)s + %(kept)s, attempt = %(attempt)s,
        request_hash = %(fingerprint)s
   FROM (SELECT clock_timestamp() AS now OFFSET 0) AS clock
- WHERE key = %(key)s AND owner = %(owner)s AND fence = %(fence)s AND state <> 'done'
+ WHERE key = %(key)s AND owner = %(owner)s AND fence = %(fence)s
+   AND state IN ('running', 'waiting')
 """
 
-# For a record that vanished: written again as it would have become.
+# For a record that vanished: written again as it would have become. A result without a claim has
+# neither fence nor date of its own.
 RESTORE: Final = """
 INSERT INTO idempotency_record (
     key, state, owner, fence, lease_until, created_at, completed_at, expires_at, attempt, authority,
     request_hash, task_id, endpoint, scope, user_id, device_id, result_type, result, region)
-SELECT %(key)s, %(state)s, %(owner)s, %(fence)s, now + %(open_after)s, %(created_at)s,
+SELECT %(key)s, %(state)s, %(owner)s,
+       coalesce(%(fence)s::bigint, (extract(epoch FROM now) * 1000000)::bigint),
+       now + %(open_after)s, coalesce(%(created_at)s::timestamptz, now),
        CASE WHEN %(state)s = 'done' THEN now END, now + %(kept)s, %(attempt)s, %(authority)s,
        %(fingerprint)s, %(task_id)s, %(endpoint)s, %(scope)s, %(user_id)s, %(device_id)s,
        %(result_type)s, %(result)s, %(region)s
@@ -81,7 +85,7 @@ ON CONFLICT (key) DO NOTHING
 RELEASE: Final = """
 DELETE FROM idempotency_record
  WHERE key = %(key)s AND owner = %(owner)s AND fence = coalesce(%(fence)s::bigint, fence)
-   AND state <> 'done'
+   AND state IN ('running', 'waiting')
 """
 
 # A lock's waiters listen: the notice leaves with the release, in one statement.

@@ -16,7 +16,7 @@ from .errors import StoreUnavailable, UnreadableRecord
 from .postgres_link import Connection, PostgresLink
 from .record import RETENTION_US, Claim, Completion, Record, State, is_gone
 from .redis_store import LOCK
-from .store import ATTEMPTS, Found, Held, Result, SwapStore, done, waiting
+from .store import ATTEMPTS, Found, Held, Result, SwapStore, done, unclaimed, waiting
 from .wire import pack_waiters, unpack_waiters
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -127,9 +127,9 @@ class PostgresStore(SwapStore):
         values = {
             **self.claim_values(held.claim),
             "state": str(record.state),
-            "fence": record.fence,
+            "fence": record.fence or None,
             "open_after": open_after,
-            "created_at": to_time(record.created_us),
+            "created_at": to_time(record.created_us) if record.created_us else None,
             "kept": kept,
             "attempt": record.attempt,
             "fingerprint": record.fingerprint,
@@ -180,8 +180,10 @@ class PostgresStore(SwapStore):
                     return True
             elif not is_gone(found.record, found.now_us):
                 return False
-            elif self._swap(held.key, found, done(held, result, found.now_us)):
-                return True
+            else:
+                own = unclaimed(held, found, found.now_us)
+                if self._swap(held.key, found, done(own, result, found.now_us)):
+                    return True
         raise StoreUnavailable(self.name, f"{held.key} changed {ATTEMPTS} times while it was read")
 
     def wait_released(self, key: str, timeout_seconds: float) -> None:

@@ -54,11 +54,17 @@ return 1
 )
 
 # KEYS: record. ARGV: prefix (owner and fence), state, due from now in microseconds, tail,
-# milliseconds to keep it, '1' to write when absent. Returns 1, or the record that stands there.
+# milliseconds to keep it. Written when absent too; what is finished or poisoned is not parked.
+# Returns 1, or the record that stands there.
 WRITE: Final = Script(
     """
-local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1)
-if head ~= ARGV[1] and (head ~= '' or ARGV[6] ~= '1') then return redis.call('GET', KEYS[1]) end
+local head = redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] + 6)
+local ours = string.sub(head, 1, #ARGV[1]) == ARGV[1]
+if ours and ARGV[2] == 'waiting' then
+  local state = string.sub(head, #ARGV[1] + 1)
+  ours = state == 'running' or state == 'waiting'
+end
+if not ours and head ~= '' then return redis.call('GET', KEYS[1]) end
 """
     + _NOW
     + """
@@ -74,7 +80,8 @@ RELEASE: Final = Script(
 local head = redis.call('GETRANGE', KEYS[1], 0, 199)
 if head == '' then return 1 end
 local owner, fence, state = string.match(head, '^iw1 (%S+) (%S+) (%a+) ')
-if owner ~= ARGV[1] or (ARGV[2] ~= '' and fence ~= ARGV[2]) or state == 'done' then return 0 end
+if owner ~= ARGV[1] or (ARGV[2] ~= '' and fence ~= ARGV[2]) then return 0 end
+if state ~= 'running' and state ~= 'waiting' then return 0 end
 redis.call('DEL', KEYS[1])
 if KEYS[2] then
   redis.call('DEL', KEYS[2])

@@ -9,7 +9,7 @@ from .errors import StoreUnavailable, UnreadableRecord
 from .record import RETENTION_US, Claim, Completion, Record, State, is_gone, running
 from .redis_link import RedisLink
 from .redis_scripts import CLAIM, FIND, RELEASE, RENEW, SWAP, WRITE
-from .store import ATTEMPTS, Found, Held, Result, SwapStore, done, waiting
+from .store import ATTEMPTS, Found, Held, Result, SwapStore, done, unclaimed, waiting
 from .wire import decode, encode, prefix, static_tail, tail
 
 LOCK: Final = "lock"
@@ -62,7 +62,7 @@ class RedisStore(SwapStore):
         return bool(reply == 1)
 
     def complete(self, held: Held, result: Result) -> Completion:
-        met = self._write(held, done(held, result, 0), result.ttl_us, when_absent=True)
+        met = self._write(held, done(held, result, 0), result.ttl_us)
         if met is None:
             return Completion.STORED
         state = decode(met, self.name, held.key).state
@@ -70,9 +70,9 @@ class RedisStore(SwapStore):
 
     def park(self, held: Held, *, fingerprint: str, open_after_us: int) -> bool:
         record = waiting(held, fingerprint=fingerprint, due_us=0)
-        return self._write(held, record, open_after_us, when_absent=True) is None
+        return self._write(held, record, open_after_us) is None
 
-    def _write(self, held: Held, record: Record, due_us: int, *, when_absent: bool) -> bytes | None:
+    def _write(self, held: Held, record: Record, due_us: int) -> bytes | None:
         """Write `record`, due from now; None, or the record of another that stands there."""
         reply = self._link.run(
             WRITE,
@@ -82,7 +82,6 @@ class RedisStore(SwapStore):
             due_us,
             tail(record),
             keep_ms(due_us, record.state),
-            int(when_absent),
         )
         return None if reply == 1 else bytes(reply or b"")
 
@@ -131,7 +130,7 @@ class RedisStore(SwapStore):
     def put_done(self, held: Held, result: Result) -> bool:
         for _ in range(ATTEMPTS):
             now, found = self._find(held.key)
-            record = done(held, result, now)
+            record = done(unclaimed(held, found, now), result, now)
             if found is None:
                 kept = keep_ms(result.ttl_us, record.state)
                 name = self.redis_key(held.key)

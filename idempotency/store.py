@@ -163,6 +163,12 @@ def tombstone(record: Record, now_us: int) -> Record:
     )
 
 
+def unclaimed(held: Held, found: Found | None, now_us: int) -> Held:
+    """A result without a claim, dated, and with a fence above that of the record it replaces."""
+    fence = now_us if found is None else max(found.record.fence + 1, now_us)
+    return replace(held, fence=fence, created_us=now_us)
+
+
 def done(held: Held, result: Result, now_us: int) -> Record:
     """The DONE record of a completed claim."""
     return replace(
