@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery.exceptions import Ignore, Reject, Retry
 
 from . import metrics
-from .engine import MAX_HOLD_SECONDS, TASK, Engine, microseconds, new_owner
+from .engine import TASK, Engine, microseconds, new_owner
 from .errors import (
     AlreadyRunning,
     ArgumentMismatch,
@@ -32,7 +32,6 @@ from .redelivery import (
     WAIT_HEADER,
     backoff_seconds,
     header,
-    longest_delay_seconds,
     publish_again,
 )
 from .results import decode_result
@@ -118,7 +117,7 @@ class Execution:
         )
 
     def _wait(self) -> Wait:
-        longest = int(longest_delay_seconds(self.task.app) * SECOND)
+        longest = int(self.options.longest_delay_seconds * SECOND)
         return Wait(token=self._token, presented=self._waited, max_delay_us=longest)
 
     def _count(self, claim: Claim, outcome: Outcome) -> None:
@@ -158,8 +157,7 @@ class Execution:
         if self.options.max_hold is not None:
             return self.options.max_hold.total_seconds()
         hard = (self.request.timelimit or (None,))[0] or self.task.time_limit
-        limit = hard or self.task.app.conf.task_time_limit
-        return float(limit) if limit else MAX_HOLD_SECONDS
+        return float(hard) if hard else self.options.hold_seconds
 
     def _complete(self, lease: Lease, result: Any) -> Any:
         """Store the result. If a successor has the key, behave as a duplicate that met it."""
@@ -295,8 +293,9 @@ class Execution:
         """Deliver the message again, later and later. What cannot be delivered again is raised."""
         if self.request.is_eager:
             return error
-        attempt = int(header(self.request, UNAVAILABLE_HEADER) or 0)
-        delay = backoff_seconds(attempt, longest_delay_seconds(self.task.app))
+        tried = header(self.request, UNAVAILABLE_HEADER)
+        attempt = int(tried) if tried.isdecimal() else 0
+        delay = backoff_seconds(attempt, self.options.longest_delay_seconds)
         log.info("%s comes again in %.3g s: %s", self.request.id, delay, error)
         return publish_again(self.task, delay, UNAVAILABLE_HEADER, str(attempt + 1))
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
+from .engine import MAX_HOLD_SECONDS
 from .errors import ConfigurationError
 from .keys import Binder, KeyRule
+from .redelivery import LONGEST_DELAY_SECONDS, longest_delay_seconds
 from .settings import (
     AUTHORITIES,
     MAX_TTL,
@@ -55,6 +57,10 @@ class TaskOptions:
     on_running: str
     when_unavailable: str
     enabled: bool
+    hold_seconds: float = MAX_HOLD_SECONDS
+    """How long a claim is renewed where neither task nor message has a limit."""
+    longest_delay_seconds: float = LONGEST_DELAY_SECONDS
+    """How long a message that is turned away may wait."""
 
 
 def given_options(task_name: str, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -143,4 +149,14 @@ def resolve(
         on_running=given.get("on_running", settings.on_running),
         when_unavailable=given.get("when_unavailable", settings.when_unavailable),
         enabled=given.get("enabled", settings.enabled),
+    )
+
+
+def with_limits(options: TaskOptions, conf: Any) -> TaskOptions:
+    """The options with the limits that Celery's `conf` sets: read once, since each costs as much
+    as a key."""
+    return replace(
+        options,
+        hold_seconds=float(conf.task_time_limit or MAX_HOLD_SECONDS),
+        longest_delay_seconds=longest_delay_seconds(conf),
     )

@@ -157,11 +157,29 @@ class Verdict:
 
 def running(claim: Claim, *, fence: int, now_us: int, created_us: int, crashes: int = 0) -> Record:
     """The RUNNING record of a granted claim."""
+    due = now_us + claim.lease_us
+    return record_of(
+        claim, State.RUNNING, fence=fence, due_us=due, created_us=created_us, crashes=crashes
+    )
+
+
+def record_of(
+    claim: Claim,
+    state: State,
+    *,
+    fence: int,
+    due_us: int,
+    created_us: int,
+    crashes: int = 0,
+    result_type: str = "",
+    result: bytes | None = None,
+) -> Record:
+    """The record of `claim` in a state."""
     return Record(
-        state=State.RUNNING,
+        state=state,
         owner=claim.owner,
         fence=fence,
-        due_us=now_us + claim.lease_us,
+        due_us=due_us,
         created_us=created_us,
         attempt=claim.attempt,
         crashes=crashes,
@@ -172,6 +190,8 @@ def running(claim: Claim, *, fence: int, now_us: int, created_us: int, crashes: 
         scope=claim.scope,
         user_id=claim.user_id,
         device_id=claim.device_id,
+        result_type=result_type,
+        result=result,
     )
 
 

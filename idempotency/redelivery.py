@@ -20,12 +20,12 @@ LONGEST_DELAY_SECONDS: Final = 10.0
 DEFAULT_VISIBILITY_SECONDS: Final = 3600.0
 
 
-def longest_delay_seconds(app: Any) -> float:
+def longest_delay_seconds(conf: Any) -> float:
     """How long a message may wait: well within the broker's visibility timeout.
 
     A message with an ETA that waits longer is itself redelivered, and copies multiply.
     """
-    options = app.conf.broker_transport_options or {}
+    options = conf.broker_transport_options or {}
     visibility = float(options.get("visibility_timeout") or DEFAULT_VISIBILITY_SECONDS)
     return min(LONGEST_DELAY_SECONDS, visibility / 3)
 

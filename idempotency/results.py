@@ -28,6 +28,8 @@ def encode_result(value: Any, serializer: str = "json") -> tuple[bytes, str]:
     A serialiser that could run code when it reads, such as pickle, is replaced by JSON.
     """
     safe = serializer if serializer in _SERIALISERS else "json"
+    if value is None and safe == "json":
+        return b"null", "application/json"
     try:
         content_type, _, payload = dumps(value, safe)
     except (KombuError, TypeError, ValueError, RecursionError) as error:

@@ -20,7 +20,7 @@ from .record import (
     Record,
     State,
     judge,
-    running,
+    record_of,
 )
 
 ATTEMPTS: Final = 20
@@ -171,10 +171,12 @@ def unclaimed(held: Held, found: Found | None, now_us: int) -> Held:
 
 def done(held: Held, result: Result, now_us: int) -> Record:
     """The DONE record of a completed claim."""
-    return replace(
-        _held_record(held),
-        state=State.DONE,
+    return record_of(
+        held.claim,
+        State.DONE,
+        fence=held.fence,
         due_us=now_us + result.ttl_us,
+        created_us=held.created_us,
         result_type=result.content_type,
         result=result.data,
     )
@@ -182,12 +184,7 @@ def done(held: Held, result: Result, now_us: int) -> Record:
 
 def waiting(held: Held, *, fingerprint: str, due_us: int) -> Record:
     """The WAITING record of a claim that retries: open to the next attempt of its task id."""
-    record = _held_record(held)
-    attempt = record.attempt + 1
-    return replace(
-        record, state=State.WAITING, due_us=due_us, attempt=attempt, fingerprint=fingerprint
+    following = replace(held.claim, attempt=held.claim.attempt + 1, fingerprint=fingerprint)
+    return record_of(
+        following, State.WAITING, fence=held.fence, due_us=due_us, created_us=held.created_us
     )
-
-
-def _held_record(held: Held) -> Record:
-    return running(held.claim, fence=held.fence, now_us=0, created_us=held.created_us)

@@ -22,7 +22,7 @@ from .errors import IdempotencyError
 from .execution import Execution
 from .heartbeat import Lease
 from .keys import CallKey
-from .options import TaskOptions, given_options, resolve
+from .options import TaskOptions, given_options, resolve, with_limits
 from .service import IdempotencyService
 from .settings import Settings
 
@@ -53,7 +53,8 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
         settings = settings_of(self.app)
         if self._resolved is None or self._resolved[0] is not settings:
             run: Any = getattr(self, "_orig_run", self.run)
-            self._resolved = settings, resolve(self.name, run, self._given, settings)
+            options = resolve(self.name, run, self._given, settings)
+            self._resolved = settings, with_limits(options, self.app.conf)
         return self._resolved[1]
 
     @property
