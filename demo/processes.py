@@ -67,18 +67,23 @@ class Child:
     ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
-        with self.log.open("ab") as output, uninterrupted():
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=env,
-                start_new_session=True,
-                **popen,
-            )
-            self.pid = self._process.pid
-            self._guardian = _start_guardian(self.pid, folder)
+        self._guardian: subprocess.Popen[bytes] | None = None
+        try:
+            with self.log.open("ab") as output, uninterrupted():
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=env,
+                    start_new_session=True,
+                    **popen,
+                )
+                self.pid = self._process.pid
+                self._guardian = _start_guardian(self.pid, folder)
+        except BaseException:  # a signal that was held back: the caller gets no child to end
+            self.kill()
+            raise
 
     def running(self) -> bool:
         """Whether the process has not ended."""
@@ -133,8 +138,9 @@ class Child:
 
     def kill(self) -> None:
         """End at once, with all that the process started."""
-        if self._guardian.poll() is not None:
-            return  # done before: the pid may be another's by now
+        guardian = self._guardian
+        if guardian is None or guardian.poll() is not None:
+            return  # never started, or ended before: the pid may be another's by now
         pids = descendants(self.pid) if self.running() else []
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -142,11 +148,8 @@ class Child:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._end_guardian()
-
-    def _end_guardian(self) -> None:
-        self._guardian.kill()
-        self._guardian.communicate()
+        guardian.kill()
+        guardian.communicate()
 
 
 def _start_guardian(pid: int, folder: Path) -> subprocess.Popen[bytes]:

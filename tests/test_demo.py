@@ -1,0 +1,229 @@
+"""The demo as a user runs it: it counts truly, and leaves neither a process nor a file behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+from idemwatch.demo.ledger import Verdict, judge
+from idemwatch.demo.scoreboard import Row, read
+from idemwatch.demo.summary import Summary
+
+pytestmark = pytest.mark.worker
+DEADLINE_SECONDS = 120
+
+
+class Demo:
+    """`python -m idemwatch.demo`, whose files all go to a folder that the test looks into."""
+
+    def __init__(self, process: subprocess.Popen[str], temporary: Path) -> None:
+        self.process, self._temporary = process, temporary
+
+    def wait_for_line(self, part: str) -> str:
+        """The first line of output that contains `part`; the rest stays to be read."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if part in line:
+                return line
+        raise AssertionError(f"the demo ended without saying {part!r}")
+
+    def end(self) -> tuple[int, str, str]:
+        """Exit code, the rest of stdout, and stderr."""
+        out, err = self.process.communicate(timeout=DEADLINE_SECONDS)
+        return self.process.returncode, out, err
+
+    def leftovers(self) -> list[str]:
+        """Files and processes that are still there."""
+        mark = str(self._temporary)
+        processes = []
+        for process in psutil.process_iter():
+            try:
+                shown = [*process.cmdline(), process.environ().get("TMPDIR", "")]
+            except psutil.Error:
+                continue
+            if any(mark in part for part in shown):
+                processes.append(" ".join(process.cmdline()))
+        return [str(path) for path in self._temporary.iterdir()] + processes
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
+    """Start the demo with some arguments and environment."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir(mode=0o755)
+    for folder in (temporary, *temporary.parents):  # the servers may run as another user
+        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **environment: str) -> Demo:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "idemwatch.demo", "--metrics-port", "0", *arguments],
+            env={**os.environ, "TMPDIR": str(temporary), **environment},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return Demo(process, temporary)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def within(demo: Demo) -> Iterator[None]:
+    """Kill the demo if the block takes too long, so that reading its output ends."""
+    timer = threading.Timer(DEADLINE_SECONDS, demo.process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def test_each_effect_happens_once_and_nothing_is_left(
+    demo: Callable[..., Demo], tmp_path: Path
+) -> None:
+    running = demo("--seconds", "4", "--json", "out.json")
+    code, out, err = running.end()
+    assert (code, err) == (0, ""), out
+    counted = json.loads((tmp_path / "out.json").read_text())
+    assert counted["effects_twice"] == counted["effects_lost"] == 0
+    assert counted["effects_once"] == counted["works"] > 0
+    for name in ("redelivered", "turned_away", "met_running", "killed"):
+        assert counted[name] > 0, name
+    assert counted["executed"] >= counted["works"]
+    assert counted["messages"] > counted["works"]
+    assert f"{counted['works']} happened once, 0 more than once, 0 never" in out
+    assert running.leftovers() == []
+
+
+def test_ctrl_c_ends_it_with_a_summary(demo: Callable[..., Demo]) -> None:
+    running = demo()
+    with within(running):
+        running.wait_for_line("publishing")
+        running.wait_for_line("publishing")
+    running.process.send_signal(signal.SIGINT)
+    code, out, _ = running.end()
+    assert code == 0
+    assert "0 more than once, 0 never" in out
+    assert running.leftovers() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["starting PostgreSQL", "starting a worker"])
+def test_a_signal_while_it_starts_leaves_nothing(
+    demo: Callable[..., Demo], moment: str, number: signal.Signals
+) -> None:
+    running = demo()
+    with within(running):
+        running.wait_for_line(moment)
+    running.process.send_signal(number)
+    code, _, err = running.end()
+    assert code == 128 + number
+    assert "nothing was counted" in err
+    assert running.leftovers() == []
+
+
+def test_the_servers_of_the_user_are_left_as_they_were(
+    demo: Callable[..., Demo], redis_url: str, empty_database_url: str
+) -> None:
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        psycopg.connect(empty_database_url, autocommit=True) as connection,
+    ):
+        client.set("mine", "stays")
+        connection.execute("CREATE TABLE mine ()")
+        running = demo(
+            "--seconds",
+            "1",
+            IDEMWATCH_REDIS_URL=redis_url,
+            IDEMWATCH_DATABASE_URL=empty_database_url,
+        )
+        code, out, err = running.end()
+        assert code == 0, (out, err)
+        assert client.keys() == [b"mine"]
+        tables = connection.execute(
+            "SELECT table_schema, table_name FROM information_schema.tables"
+            " WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
+        ).fetchall()
+        assert tables == [("public", "mine")]
+    assert running.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        (["--seconds", "0"], {}, "--seconds"),
+        (["--metrics-port", "99999"], {}, "--metrics-port"),
+        (["--json", "nowhere/out.json"], {}, "there is no folder"),
+        (["--second", "1"], {}, "--second"),
+        ([], {"IDEMWATCH_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}, "IDEMWATCH_REDIS_URL"),
+        ([], {"IDEMWATCH_REDIS_URL": "http://127.0.0.1:1/0"}, "redis://"),
+        (
+            [],
+            {"IDEMWATCH_DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/x"},
+            "IDEMWATCH_DATABASE_URL",
+        ),
+    ],
+)
+def test_wrong_options_and_settings_are_named(
+    demo: Callable[..., Demo], arguments: list[str], environment: dict[str, str], told: str
+) -> None:
+    running = demo(*arguments, **environment)
+    code, _, err = running.end()
+    assert code == 2
+    assert told in err
+    assert "hunter2" not in err
+    assert "Traceback" not in err
+    assert running.leftovers() == []
+
+
+def test_the_judge_finds_doubles_and_losses() -> None:
+    verdict = judge(["a", "b", "c"], {"a": 1, "b": 2})
+    assert verdict == Verdict(once=1, twice=("b",), lost=("c",))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "good"),
+    [
+        (Verdict(1, (), ()), True),
+        (Verdict(1, ("b",), ()), False),
+        (Verdict(1, (), ("c",)), False),
+    ],
+)
+def test_a_double_or_a_loss_spoils_the_summary(verdict: Verdict, good: bool) -> None:
+    row = Row("all", executed=3, turned_away=1, met_running=0, checks=4)
+    summary = Summary.of(row, verdict, seconds=1.0, messages=4, redelivered=1, killed=0)
+    assert summary.good is good
+    assert summary.hit_rate == 0.25
+    for name in (*verdict.twice, *verdict.lost):
+        assert f": {name}" in str(summary)
+
+
+def test_the_table_shows_what_the_metrics_say() -> None:
+    score = read(
+        'idemwatch_claims_total{task="t",scope="global",outcome="granted"} 3\n'
+        'idemwatch_claims_total{task="t",scope="global",outcome="duplicate"} 1\n'
+        'idemwatch_claims_total{task="t",scope="global",outcome="running"} 2\n'
+    )
+    assert score.counts == Counter(
+        {("t", "granted"): 3, ("t", "duplicate"): 1, ("t", "running"): 2}
+    )
+    assert score.total().hit_rate == 0.5
