@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from .encoding import encode_arguments
 from .errors import UnencodableArgument
-from .keys import VERSION, digest
+from .keys import VERSION, digest, hashed_if_personal
 
 
 def autoclose_key(job_id: int | str, execution_date: date | str) -> str:
@@ -59,8 +59,8 @@ def _join(*parts: str) -> str:
 def _part(name: str, value: int | str) -> str:
     text = str(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or not text:
-        raise UnencodableArgument(name, f"{type(value).__name__} {text!r} is no id or name")
-    return quote(text, safe="@+.-_/")
+        raise UnencodableArgument(name, f"a value of type {type(value).__name__} is no id or name")
+    return hashed_if_personal(quote(text, safe="@+.-_/"))
 
 
 def _day(value: date | str) -> str:

@@ -32,8 +32,7 @@ class DoneCache:
     def get(self, key: str) -> Record | None:
         """The finished record of `key`, if Redis has it and answers."""
         try:
-            raw = self._link.call("GET", self._head + key + "}")
-            return None if raw is None else decode(raw, "redis", key)
+            return self.find(key)
         except UnreadableRecord:
             metrics.cache_skips("refused").inc()
             metrics.store_errors("redis", "check").inc()
@@ -41,6 +40,11 @@ class DoneCache:
             metrics.cache_skips("away").inc()
             _count(error, "check")
         return None
+
+    def find(self, key: str) -> Record | None:
+        """The same, for one who must know. Raises StoreUnavailable and UnreadableRecord."""
+        raw = self._link.call("GET", self._head + key + "}")
+        return None if raw is None else decode(raw, "redis", key)
 
     def put(self, key: str, record: Record, keep_us: int) -> None:
         """Keep a DONE record, never over another or over a tombstone."""
@@ -100,10 +104,11 @@ class CachedStore(PostgresStore):
 
     def forget(self, key: str) -> Record | None:
         found = self.find(key)
-        if found is None:
+        record = self.cache.find(key) if found is None else found.record
+        if record is None or record.state is State.FORGOTTEN:
             return None
-        self.cache.bury(key, tombstone(found.record, found.now_us))
-        return super().forget(key)
+        self.cache.bury(key, tombstone(record, wall_clock_us()))
+        return super().forget(key) or record  # PostgreSQL may have lost what Redis still had
 
     def close(self) -> None:
         self.cache.close()

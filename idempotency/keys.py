@@ -36,6 +36,13 @@ def readable(key: str) -> str:
     return f"{head}:{digest(VERSION, key.encode('utf-8', 'surrogatepass'))}"
 
 
+def hashed_if_personal(text: str) -> str:
+    """`text`, or its digest when it may be an e-mail address: keys are shown in logs and lists."""
+    return (
+        digest(VERSION, text.casefold().encode("utf-8", "surrogatepass")) if "@" in text else text
+    )
+
+
 class Binder:
     """Binds a call's arguments to a function's parameters, defaults applied, without `self`."""
 
@@ -148,7 +155,7 @@ class KeyRule:
         fingerprint: str,
         scope_id: str,
     ) -> str:
-        suffix = f":{self.scope}={scope_id}" if self.scope != "global" else ""
+        suffix = f":{self.scope}={hashed_if_personal(scope_id)}" if self.scope != "global" else ""
         if self.function is not None:
             built = self.function(task, *args, **kwargs)
             if not isinstance(built, str) or not built:

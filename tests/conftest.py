@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 from idemwatch.demo.servers import PostgresServer, RedisServer
+from support.fleet import Fleet, open_fleet
 from support.proxy import TcpProxy
 from support.worker import Worker, start_worker
 
@@ -157,3 +158,38 @@ def new_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
             return worker
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def new_fleet(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    redis_server: RedisServer,
+) -> Iterator[Callable[..., Fleet]]:
+    """Start workers of support.app with a broker, and a database if `authority` is postgres.
+
+    Takes the arguments of `support.fleet.open_fleet`; what is not given is made for the fleet.
+    """
+    with ExitStack() as stack:
+
+        def start(authority: str, **options: Any) -> Fleet:
+            made: dict[str, Any] = {
+                "broker": redis_server.database(next(_numbers) % REDIS_DATABASES)
+            }
+            with redis.Redis.from_url(made["broker"]) as client:
+                client.flushdb()
+            if authority == "postgres":
+                made["database_url"] = _new_database(request, stack)
+            folder = tmp_path_factory.mktemp("fleet")
+            fleet = open_fleet(folder, authority=authority, **{**made, **options})
+            return stack.enter_context(fleet)
+
+        yield start
+
+
+def _new_database(request: pytest.FixtureRequest, stack: ExitStack) -> str:
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    template: str = request.getfixturevalue("migrated_template")
+    name = f"test_{next(_numbers)}"
+    stack.callback(server.drop_database, name)
+    return server.create_database(name, template=template)

@@ -1,0 +1,272 @@
+"""A Celery app whose idempotent tasks write down what they do, for tests on real workers.
+
+Its conf comes from APP_CONF (JSON). Each execution appends to a list in the Redis of `book_url`, so
+that a test can count starts, ends and effects; a task waits at a gate, never for a fixed time.
+"""
+
+from __future__ import annotations
+
+import decimal
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import redis
+from celery import Celery
+from celery.exceptions import Ignore, Reject
+from idemwatch.exporter.worker import install_signals
+from idemwatch.idempotency import IdempotentTask
+
+GATE_SECONDS = 60
+
+app = Celery("sheet", set_as_current=False)
+app.conf.update(
+    broker_connection_retry_on_startup=True,
+    worker_prefetch_multiplier=1,
+    task_default_retry_delay=0,
+    **json.loads(os.environ.get("APP_CONF", "{}")),
+)
+install_signals()
+
+
+@cache
+def _book(_pid: int) -> redis.Redis:
+    return redis.Redis.from_url(app.conf.book_url, socket_timeout=GATE_SECONDS + 10)
+
+
+def write(label: str, event: str) -> int:
+    """Write `event` down for `label`; returns how many stand there now."""
+    return int(_book(os.getpid()).rpush(f"book:{label}", event))
+
+
+def times(label: str, event: str) -> int:
+    """How often `event` was written down for `label`."""
+    return list(_book(os.getpid()).lrange(f"book:{label}", 0, -1)).count(event.encode())
+
+
+def pass_gate(name: str) -> None:
+    """Wait until the test opens the gate, which then stays open."""
+    opened = _book(os.getpid()).blmove(f"gate:{name}", f"gate:{name}", GATE_SECONDS)
+    if opened is None:
+        raise TimeoutError(f"the gate {name} was not opened")
+
+
+def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """An idempotent, bound task `sheet.<name>`."""
+    made: Callable[[Callable[..., Any]], Any] = app.task(
+        name=f"sheet.{name}", base=IdempotentTask, bind=True, **options
+    )
+    return made
+
+
+@task("work")
+def work(self: Any, label: str, gate: str | None = None) -> str:
+    write(label, "start")
+    if gate is not None:
+        pass_gate(gate)
+    write(label, "end")
+    return label
+
+
+@task("bypassing", idempotency_when_unavailable="run")
+def bypassing(self: Any, label: str) -> str:
+    write(label, "start")
+    return label
+
+
+@task("retrying", max_retries=5)
+def retrying(self: Any, label: str, attempts: int, countdown: float = 0) -> int:
+    write(label, f"attempt {self.request.retries}")
+    if self.request.retries + 1 < attempts:
+        raise self.retry(countdown=countdown)
+    return int(self.request.retries)
+
+
+@task("autoretrying", autoretry_for=(ConnectionError,), max_retries=3, default_retry_delay=0)
+def autoretrying(self: Any, label: str, attempts: int, note: str = "") -> int:
+    write(label, f"attempt {self.request.retries}")
+    if self.request.retries + 1 < attempts:
+        raise ConnectionError("the other side is away")
+    return int(self.request.retries)
+
+
+@task("dies_after_publishing", max_retries=3)
+def dies_after_publishing(self: Any, label: str) -> str:
+    """The worker dies when the next attempt is published and this one is not acknowledged."""
+    write(label, f"attempt {self.request.retries}")
+    if self.request.retries == 0:
+        self.retry(countdown=0, throw=False)
+        kill_worker()
+    return label
+
+
+@task("retries_nowhere", max_retries=3)
+def retries_nowhere(self: Any, label: str) -> str:
+    """The first time, its next attempt is sent to a queue that no broker would take."""
+    if write(label, f"attempt {self.request.retries}") == 1:
+        raise self.retry(countdown=0, serializer="no such serializer")
+    return label
+
+
+@task("kills")
+def kills(self: Any, label: str, kind: str, deaths: int) -> str:
+    """Kills its child or all of its worker, the first `deaths` times."""
+    write(label, "start")
+    if times(label, "start") <= deaths:
+        if kind == "worker":
+            kill_worker()
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(label, "end")
+    return label
+
+
+def kill_worker() -> None:
+    """SIGKILL to the main process and to this one."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task("ends", max_retries=0)
+def ends(self: Any, label: str, how: str) -> None:
+    write(label, "start")
+    if how == "exit" and times(label, "start") == 1:
+        sys.exit(3)
+    endings: dict[str, Exception] = {
+        "ignore": Ignore(),
+        "reject": Reject("no", requeue=False),
+        "fail": ValueError("as the test says"),
+    }
+    if how in endings:
+        raise endings[how]
+
+
+@task("rejects_once")
+def rejects_once(self: Any, label: str) -> str:
+    write(label, "start")
+    if times(label, "start") == 1:
+        raise Reject("again", requeue=True)
+    return label
+
+
+@task("limited", time_limit=2, acks_on_failure_or_timeout=False)
+def limited(self: Any, label: str) -> str:
+    """Runs into its hard time limit the first time; its message is then delivered again."""
+    write(label, "start")
+    if times(label, "start") == 1:
+        pass_gate("never")
+    return label
+
+
+@task("add")
+def add(self: Any, label: str, x: int, y: int) -> int:
+    write(label, f"add {x} {y}")
+    return x + y
+
+
+@task("add_to")
+def add_to(self: Any, total: int, label: str, more: int) -> int:
+    write(label, f"add_to {total} {more}")
+    return total + more
+
+
+@task("total")
+def total(self: Any, numbers: list[int], label: str) -> int:
+    write(label, "total")
+    return sum(numbers)
+
+
+@task("replaced")
+def replaced(self: Any, label: str, x: int) -> int:
+    write(label, "replaced")
+    return int(self.replace(add.s(label, x, 1)))
+
+
+@task("fails")
+def fails(self: Any, label: str) -> None:
+    write(label, "fails")
+    raise ValueError("as the test says")
+
+
+@task("linked")
+def linked(self: Any, value: Any, label: str) -> None:
+    write(label, f"linked {value}")
+
+
+@task("mourns")
+def mourns(self: Any, label: str) -> None:
+    write(label, "mourns")
+
+
+@task("keyed", idempotency_key=lambda _task, label, value: f"keyed/{label}")  # noqa: ARG005
+def keyed(self: Any, label: str, value: Any) -> Any:
+    write(label, "start")
+    return value
+
+
+@task("returns", ignore_result=False)
+def returns(self: Any, label: str, what: str) -> Any:
+    write(label, "start")
+    values: dict[str, Any] = {"none": None, "zero": 0, "false": False, "empty": [], "text": ""}
+    values |= {"set": {1}, "object": object(), "large": "x" * 10_000_000}
+    return values[what]
+
+
+@task("skips", idempotency_on_duplicate="skip")
+def skips(self: Any, label: str) -> str:
+    write(label, "start")
+    return label
+
+
+@task("raises", idempotency_on_duplicate="raise")
+def raises(self: Any, label: str) -> str:
+    write(label, "start")
+    return label
+
+
+@task("skips_running", idempotency_on_running="skip")
+def skips_running(self: Any, label: str, gate: str) -> str:
+    write(label, "start")
+    pass_gate(gate)
+    return label
+
+
+@task("raises_running", idempotency_on_running="raise")
+def raises_running(self: Any, label: str, gate: str) -> str:
+    write(label, "start")
+    pass_gate(gate)
+    return label
+
+
+@task("for_user", idempotency_scope="user")
+def for_user(self: Any, label: str, user_id: str | None = None) -> str:
+    write(label, "start")
+    return label
+
+
+@task("for_device", idempotency_scope="device")
+def for_device(self: Any, label: str, device_id: str | None = None) -> str:
+    write(label, "start")
+    return label
+
+
+@task("pickled", serializer="pickle")
+def pickled(self: Any, label: str, price: Any) -> str:
+    write(label, "start")
+    return f"{label} {decimal.Decimal(price)}"
+
+
+@task("unprotected", idempotency_enabled=False)
+def unprotected(self: Any, label: str) -> str:
+    write(label, "start")
+    return label
+
+
+@task("countdown")
+def countdown(self: Any, label: str, left: int) -> int:
+    """Calls itself, directly, until nothing is left."""
+    write(label, f"left {left}")
+    return 0 if left == 0 else 1 + int(self(label, left - 1))
