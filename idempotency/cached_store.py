@@ -102,6 +102,12 @@ class CachedStore(PostgresStore):
                 self.cache.put(held.key, record, result.ttl_us - spent_us)
         return completion
 
+    def finished(self, key: str) -> Record | None:
+        record = self.cache.get(key)
+        if record is not None and record.state is State.DONE:
+            return record
+        return super().finished(key)
+
     def forget(self, key: str) -> Record | None:
         found = self.find(key)
         record = self.cache.find(key) if found is None else found.record

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 from . import metrics
 from .errors import StoreUnavailable
 from .heartbeat import Heartbeat, Lease
-from .record import SECOND, Answer, Claim, Completion, Outcome
+from .record import Answer, Claim, Completion, Outcome
 from .results import ResultNotEncodable, encode_result
 from .settings import Settings
 from .statistics_store import Statistics
@@ -33,6 +33,8 @@ T = TypeVar("T")
 TASK: Final[ContextVar[str]] = ContextVar("idemwatch_task", default=metrics.SERVICE)
 """The task that is running here: the label of checks made through the service."""
 MAX_HOLD_SECONDS: Final = 6 * 3600.0
+LATE_SECONDS: Final = 600.0
+"""How long what a store did not take is tried again in the background."""
 _HITS: Final = frozenset((Outcome.DUPLICATE, Outcome.RUNNING))
 
 
@@ -79,11 +81,11 @@ class Engine:
 
     def _undo(self, store: Store, claim: Claim) -> None:
         """The reply was lost: an unknown claim must not count as a crash of ours."""
-        self.later(lambda: store.abandon(claim.key, claim.owner), claim.lease_us / SECOND)
+        self.later(lambda: store.abandon(claim.key, claim.owner))
 
-    def later(self, errand: Callable[[], object], within_seconds: float) -> None:
+    def later(self, errand: Callable[[], object]) -> None:
         """Do it in the background as soon as the store answers."""
-        self.heartbeat.later(errand, within_seconds)
+        self.heartbeat.later(errand, LATE_SECONDS)
 
     def hold(
         self,
@@ -123,7 +125,7 @@ class Engine:
             except StoreUnavailable as error:
                 if time.monotonic() + pause > give_up:
                     log.error("the result of %s is not stored yet: %s", lease.key, error)
-                    self.later(lambda: store.complete(held, result), lease.seconds * 20)
+                    self.later(lambda: store.complete(held, result))
                     return Completion.DEFERRED
                 threading.Event().wait(pause)
                 pause = min(pause * 2, 1.0)
@@ -155,7 +157,7 @@ class Engine:
 
     def _release_later(self, lease: Lease) -> None:
         store, held = lease.store, lease.held
-        self.later(lambda: store.release(held), lease.seconds * 4)
+        self.later(lambda: store.release(held))
 
     def count(self, claim: Claim, outcome: Outcome, task: str) -> None:
         """Count a check, exactly in the metrics and soon in PostgreSQL."""

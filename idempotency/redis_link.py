@@ -70,6 +70,8 @@ class RedisLink:
                 self.drop()
                 reply = self._call(command)
         except ResponseError as error:
+            if not _moved(error):  # a refusal is an answer: an unknown script must not keep it open
+                self.breaker.succeeded()
             raise self._refused(error) from error
         except (RedisError, OSError) as error:
             raise self.breaker.failed(_told(error)) from error

@@ -29,7 +29,7 @@ from .errors import (
 from .heartbeat import Lease
 from .keys import readable
 from .postgres_link import Connection
-from .record import Answer, Claim, Completion, Outcome, Record, State, is_gone
+from .record import Answer, Claim, Completion, Outcome, Record
 from .results import decode_result
 from .settings import Settings, load, seconds
 from .store import Held, Result, Store
@@ -124,12 +124,8 @@ class IdempotencyService:
         """The stored result, if the work of `key` is finished; None while it is not."""
         key = readable(key)
         store = self.store
-        found = self.engine.timed(store, "check", lambda: store.find(key))
-        if found is None or is_gone(found.record, found.now_us):
-            return None
-        if found.record.state is not State.DONE:
-            return None
-        return StoredResult(_value(found.record, key))
+        record = self.engine.timed(store, "check", lambda: store.finished(key))
+        return None if record is None else StoredResult(_value(record, key))
 
     def store_result(self, key: str, result: Any, ttl: timedelta | float | None = None) -> bool:
         """Store a result without a claim. False if the key is held or finished already."""
@@ -241,16 +237,15 @@ class IdempotencyService:
         """
         length = self.settings.lease if lease is None else seconds("lease", lease)
         began = time.monotonic()
-        held = self._acquire(
-            f"lock:{name}", began + seconds("timeout", timeout).total_seconds(), length
-        )
+        held = self._acquire(f"lock:{name}", began, seconds("timeout", timeout), length)
         metrics.lock_wait("acquired").observe(time.monotonic() - began)
         try:
             yield held
         finally:
             self.engine.release(held)
 
-    def _acquire(self, key: str, deadline: float, length: timedelta) -> Lease:
+    def _acquire(self, key: str, began: float, timeout: timedelta, length: timedelta) -> Lease:
+        deadline = began + timeout.total_seconds()
         claim = self._claim(key, endpoint=LOCK, lease=length)
         store, engine = self.store, self.engine
         while True:
@@ -260,7 +255,7 @@ class IdempotencyService:
                 return engine.hold(store, claim, answer, task=TASK.get(), claimed_at=now)
             left = deadline - time.monotonic()
             if left <= 0:
-                metrics.lock_wait("timeout").observe(max(0.0, -left))
+                metrics.lock_wait("timeout").observe(time.monotonic() - began)
                 raise LockTimeout(claim.key)
             wait = min(left, answer.left_us / 1_000_000 + 0.001, LONGEST_WAIT_SECONDS)
             store.wait_released(claim.key, max(0.001, wait))

@@ -19,6 +19,7 @@ from .record import (
     Outcome,
     Record,
     State,
+    is_gone,
     judge,
     record_of,
 )
@@ -96,6 +97,9 @@ class Store(Protocol):
     def find(self, key: str) -> Found | None:
         """The record of `key`, as it stands."""
 
+    def finished(self, key: str) -> Record | None:
+        """The DONE record of `key`, unless it has expired."""
+
     def forget(self, key: str) -> Record | None:
         """Replace the record with a tombstone; returns what was there."""
 
@@ -138,6 +142,12 @@ class SwapStore(Store, Protocol):
             if verdict.write is None or self._swap(claim.key, met, verdict.write):
                 return verdict.answer
         raise StoreUnavailable(self.name, f"{claim.key} changed {ATTEMPTS} times while it was read")
+
+    def finished(self, key: str) -> Record | None:
+        found = self.find(key)
+        if found is None or is_gone(found.record, found.now_us):
+            return None
+        return found.record if found.record.state is State.DONE else None
 
     def forget(self, key: str) -> Record | None:
         for _ in range(ATTEMPTS):
