@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from . import metrics
-from .errors import StoreUnavailable
+from .errors import StoreLeftOut, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +49,9 @@ class Breaker:
             log.info("%s answers again", self._store)
 
     def require(self) -> None:
-        """Raise StoreUnavailable while the store is left out."""
+        """Raise StoreLeftOut while the store is left out."""
         if self.is_open and not self.allows():
-            raise StoreUnavailable(self._store, "it did not answer a moment ago")
+            raise StoreLeftOut(self._store)
 
     def failed(self, reason: str) -> StoreUnavailable:
         """The store did not answer. Returns the error to raise."""

@@ -10,7 +10,7 @@ import time
 from typing import Any, Final
 
 from . import metrics
-from .errors import AuthorityMismatch, StoreUnavailable, UnreadableRecord
+from .errors import AuthorityMismatch, StoreLeftOut, StoreUnavailable, UnreadableRecord
 from .memory_store import wall_clock_us
 from .postgres_store import PostgresStore
 from .record import SECOND, TOMBSTONE_US, Answer, Claim, Completion, Outcome, Record, State
@@ -67,7 +67,7 @@ class DoneCache:
 
 def _count(error: StoreUnavailable, operation: str) -> None:
     """Count a failure; a call that an open breaker kept back is none."""
-    if error.__cause__ is not None:
+    if not isinstance(error, StoreLeftOut):
         metrics.store_errors("redis", operation).inc()
 
 

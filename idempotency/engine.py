@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any, Final, TypeVar
 
 from . import metrics
-from .errors import StoreUnavailable
+from .errors import StoreLeftOut, StoreUnavailable, UnreadableRecord
 from .heartbeat import Heartbeat, Lease
 from .record import Answer, Claim, Completion, Outcome
 from .results import ResultNotEncodable, encode_result
@@ -64,7 +64,7 @@ class Engine:
         try:
             answer = work()
         except StoreUnavailable as error:
-            if error.__cause__ is not None:  # else an open breaker kept it back
+            if not isinstance(error, StoreLeftOut):
                 metrics.store_errors(store.name, operation).inc()
             raise
         metrics.store_seconds(store.name, operation).observe(perf_counter() - began)
@@ -75,7 +75,7 @@ class Engine:
         try:
             return self.timed(store, operation, lambda: store.claim(claim))
         except BaseException as error:
-            if not isinstance(error, StoreUnavailable) or error.__cause__ is not None:
+            if not isinstance(error, StoreLeftOut | UnreadableRecord):
                 self._undo(store, claim)
             raise
 

@@ -66,6 +66,13 @@ class StoreUnavailable(IdempotencyError):
         return f"{self.store} is unavailable: {self.reason}"
 
 
+class StoreLeftOut(StoreUnavailable):
+    """The store was not asked: it failed a moment ago, and its circuit breaker is open."""
+
+    def __init__(self, store: str, reason: str = "it did not answer a moment ago") -> None:
+        super().__init__(store, reason)
+
+
 class UnreadableRecord(StoreUnavailable):
     """A record is of a newer version, of the wrong type, or garbage: nothing is guessed."""
 
