@@ -13,19 +13,23 @@ def settings_of(app: Any) -> Settings:
 
     Raises ConfigurationError for an unknown or wrong setting.
     """
+    generation = _generation
     known = getattr(app, "_idemwatch_settings", None)
-    if known is not None and known[0] == _generation:
+    if known is not None and known[0] == generation:
         return known[1]  # type: ignore[no-any-return]
     conf = app.conf
-    values: dict[str, object] = {
-        option: conf[option] for option in list(conf) if str(option).startswith(PREFIX)
-    }
+    namespace = f"{app.namespace or ''}_".lower()
+    values: dict[str, object] = {}
+    for option in map(str, list(conf)):  # what is unknown must be there to be refused
+        name = option.lower().removeprefix(namespace)
+        if name.startswith(PREFIX):
+            values[name] = conf[option]
     for name in NAMES:  # found by .get() also under a namespace, as CELERY_IDEMPOTENCY_TTL
         value = conf.get(PREFIX + name)
         if value is not None:
             values[PREFIX + name] = value
     settings = load(values)
-    app._idemwatch_settings = (_generation, settings)
+    app._idemwatch_settings = (generation, settings)
     return settings
 
 

@@ -14,6 +14,7 @@ from .keys import Binder, KeyRule
 from .redelivery import LONGEST_DELAY_SECONDS, longest_delay_seconds
 from .settings import (
     AUTHORITIES,
+    MAX_LEASE,
     MAX_TTL,
     ON_DUPLICATE,
     ON_RUNNING,
@@ -74,7 +75,7 @@ def given_options(task_name: str, attributes: dict[str, Any]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, OPTIONS, n=1)
             hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
             raise ConfigurationError(attribute, f"task {task_name}: no such option{hint}")
-        if given.get(name, value) != value:
+        if name in given and given[name] != value:
             raise ConfigurationError(
                 attribute, f"task {task_name} gives it twice, as {given[name]!r} and {value!r}"
             )
@@ -92,7 +93,8 @@ def _check(task_name: str, given: dict[str, Any]) -> None:
         for name in ("ttl", "lease", "max_hold"):
             if name in given:
                 given[name] = seconds(name, given[name])
-                duration(name, given[name], timedelta(seconds=1), MAX_TTL)
+                longest = MAX_LEASE if name == "lease" else MAX_TTL
+                duration(name, given[name], timedelta(seconds=1), longest)
         for name in ("key_args", "ignore_args"):
             if name in given:
                 given[name] = _names(name, given[name])
@@ -115,6 +117,9 @@ def _check_values(task_name: str, given: dict[str, Any]) -> None:
     }
     if type(crashes) is int and not 1 <= crashes <= 1000:
         wrong["max_crashes"] = "must be from 1 to 1000"
+    both = sorted({*given.get("key_args", ())} & {*given.get("ignore_args", ())}, key=str)
+    if both:
+        wrong["ignore_args"] = f"{both[0]!r} stands in {PREFIX}key_args too; keep it in one of them"
     for name, problem in wrong.items():
         if problem:
             raise ConfigurationError(PREFIX + name, f"task {task_name}: {problem}")

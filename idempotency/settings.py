@@ -23,6 +23,7 @@ ON_DUPLICATE: Final = ("replay", "skip", "raise")
 ON_RUNNING: Final = ("wait", "skip", "raise")
 WHEN_UNAVAILABLE: Final = ("retry", "run")
 MAX_TTL: Final = timedelta(days=366)
+MAX_LEASE: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class Settings:
         one_of("on_running", self.on_running, ON_RUNNING)
         one_of("when_unavailable", self.when_unavailable, WHEN_UNAVAILABLE)
         duration("ttl", self.ttl, timedelta(seconds=1), MAX_TTL)
-        duration("lease", self.lease, timedelta(seconds=1), timedelta(hours=1))
+        duration("lease", self.lease, timedelta(seconds=1), MAX_LEASE)
         if not 1 <= self.max_crashes <= 1000:
             raise ConfigurationError(_named("max_crashes"), "must be from 1 to 1000")
         if self.max_result_bytes < 0:
@@ -97,7 +98,8 @@ def check_url(name: str, url: str | None, schemes: tuple[str, ...]) -> None:
         return
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  urlsplit checks the port only when it is read
+        if "," not in parts.netloc:  # PostgreSQL takes several hosts, each with its port
+            parts.port  # noqa: B018  urlsplit checks the port only when it is read
     except ValueError as error:
         raise ConfigurationError(name, f"not a URL ({type(error).__name__})") from None
     if parts.scheme not in schemes:
@@ -111,6 +113,8 @@ def seconds(name: str, value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
     try:
+        if isinstance(value, bool):
+            raise TypeError(value)
         return timedelta(seconds=float(value))  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         raise ConfigurationError(
@@ -120,10 +124,10 @@ def seconds(name: str, value: object) -> timedelta:
 
 def _whole(name: str, value: object) -> int:
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError(value)
         return int(value)  # type: ignore[call-overload, no-any-return]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigurationError(_named(name), f"{value!r} is not a whole number") from None
 
 
@@ -139,7 +143,8 @@ def _flag(name: str, value: object) -> bool:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise ConfigurationError(_named(name), f"{value!r} is not a string")
+        shown = type(value).__name__ if name in _SECRETS else repr(value)
+        raise ConfigurationError(_named(name), f"{shown} is not a string")
     return value
 
 
@@ -191,9 +196,14 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, object]:
 
 def _read_secret(variable: str, path: str) -> str:
     try:
-        return Path(path).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        secret = Path(path).read_text("utf-8").strip()
+    except UnicodeDecodeError:  # its cause would carry the secret
+        raise ConfigurationError(variable, f"cannot read {path!r} (not UTF-8)") from None
+    except (OSError, ValueError) as error:
         raise ConfigurationError(variable, f"cannot read {path!r} ({error})") from error
+    if not secret:
+        raise ConfigurationError(variable, f"{path!r} is empty")
+    return secret
 
 
 def _check_known(option: str, name: str) -> None:

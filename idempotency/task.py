@@ -161,10 +161,7 @@ def _own_attributes(cls: type) -> dict[str, Any]:
     for base in reversed(cls.__mro__):
         if base not in IdempotentTask.__mro__:
             attributes.update(vars(base))
-    return {name: value for name, value in attributes.items() if name not in _METHODS}
-
-
-_METHODS = frozenset(name for name in vars(IdempotentTask) if name.startswith("idempotency"))
+    return attributes
 
 
 def _end_of_process(**_: Any) -> None:
