@@ -13,11 +13,25 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import fakeredis
 import pytest
 import redis
 from idemwatch.demo.servers import PostgresServer, RedisServer
+from idemwatch.exporter import endpoint
+from idemwatch.exporter.endpoint import Endpoint
+from idemwatch.idempotency.redis_link import RedisLink
+from idemwatch.idempotency.redis_store import RedisStore
 from support.fleet import Fleet, open_fleet
 from support.proxy import TcpProxy
+from support.scraping import Start, collect
+from support.stores import (
+    NAMESPACE,
+    Subject,
+    cached_subject,
+    memory_subject,
+    postgres_subject,
+    redis_subject,
+)
 from support.worker import Worker, start_worker
 
 # Taken out of the environment, in which idemwatch would refuse it as an unknown setting.
@@ -193,3 +207,47 @@ def _new_database(request: pytest.FixtureRequest, stack: ExitStack) -> str:
     name = f"test_{next(_numbers)}"
     stack.callback(server.drop_database, name)
     return server.create_database(name, template=template)
+
+
+@pytest.fixture(scope="module")
+def database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """One database for all of these tests, which keep apart by their namespaces."""
+    yield postgres_server.create_database("conformance", template=migrated_template)
+    postgres_server.drop_database("conformance")
+
+
+@pytest.fixture(params=["memory", "postgres", "cached", "redis", "fakeredis"])
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """Every store in turn, for the suite that they all pass."""
+    with ExitStack() as stack:
+        if request.param == "memory":
+            yield memory_subject(stack)
+        elif request.param == "fakeredis":
+            yield _fake_subject(stack)
+        elif request.param == "redis":
+            yield redis_subject(stack, request.getfixturevalue("redis_url"))
+        elif request.param == "postgres":
+            yield postgres_subject(stack, request.getfixturevalue("database"), f"n{next(_numbers)}")
+        else:
+            urls = request.getfixturevalue("database"), request.getfixturevalue("redis_url")
+            yield cached_subject(stack, *urls, f"n{next(_numbers)}")
+
+
+def _fake_subject(stack: ExitStack) -> Subject:
+    client = stack.enter_context(fakeredis.FakeStrictRedis())
+    store = RedisStore(RedisLink(client.connection_pool), NAMESPACE)
+    stack.callback(store.close)
+    return Subject(store, "redis", lambda key: client.delete(store.redis_key(key)))
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start an endpoint; takes the arguments of `endpoint.start`."""
+    with ExitStack() as stack:
+
+        def start(address: str = "127.0.0.1:0", **options: object) -> Endpoint:
+            running = endpoint.start(address, **{"collect": collect, **options})  # type: ignore[arg-type]
+            stack.callback(running.close)
+            return running
+
+        yield start

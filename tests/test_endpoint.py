@@ -2,92 +2,31 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import gzip
-import http.client
 import os
 import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from pathlib import Path
 
-import bcrypt
 import pytest
-import trustme
 from idemwatch.exporter import connections, endpoint
 from idemwatch.exporter.addresses import format_address, listen, parse_address
-from idemwatch.exporter.endpoint import Endpoint
 from idemwatch.exporter.requests import Answer
 from idemwatch.idempotency.errors import ConfigurationError
-from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as parse_openmetrics,
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from support.scraping import Start, get
+from support.stores import wait_until
 
-Start = Callable[..., Endpoint]
-HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
-BASIC = {"Authorization": "Basic " + base64.b64encode(b"alice:secret").decode()}
 OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-
-
-def collect() -> Iterable[Metric]:
-    family = CounterMetricFamily("test_things", "Things", labels=["n"])
-    for number in range(50):
-        family.add_metric([str(number)], number)
-    return [family]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    with contextlib.ExitStack() as stack:
-
-        def start(address: str = "127.0.0.1:0", **options: object) -> Endpoint:
-            running = endpoint.start(address, **{"collect": collect, **options})  # type: ignore[arg-type]
-            stack.callback(running.close)
-            return running
-
-        yield start
-
-
-class Got:
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self.body = response.read()
-
-
-def get(
-    running: Endpoint,
-    path: str,
-    headers: dict[str, str] | None = None,
-    method: str = "GET",
-    tls: ssl.SSLContext | None = None,
-) -> Got:
-    host, port = running.address
-    with contextlib.closing(
-        http.client.HTTPSConnection(host, port, timeout=30, context=tls)
-        if tls
-        else http.client.HTTPConnection(host, port, timeout=30)
-    ) as connection:
-        connection.request(method, path, headers=headers or {})
-        return Got(connection.getresponse())
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline
-        pause.wait(0.01)
 
 
 def test_metrics_in_the_text_format(start: Start) -> None:
@@ -228,86 +167,6 @@ def test_any_head_is_answered(start: Start, head: bytes, status: bytes) -> None:
             assert answer.readline().split()[1] == status
 
 
-def test_passwords_guard_all_but_the_probes(start: Start, tmp_path: Path) -> None:
-    web = tmp_path / "web.yml"
-    web.write_text(
-        f"basic_auth_users:\n  alice: {HASH}\n"
-        "http_server_config:\n  headers:\n    X-Frame-Options: deny\n"
-    )
-    running = start(web_config=web)
-    for path in ("/metrics", "/", "/unknown"):
-        got = get(running, path)
-        assert got.status == 401
-        assert got.headers["WWW-Authenticate"].startswith("Basic")
-        assert got.headers["X-Frame-Options"] == "deny"
-    assert get(running, "/metrics", BASIC).status == 200
-    assert get(running, "/-/healthy").status == 200
-    assert get(running, "/-/ready").status == 200
-    web.write_text("# open\n")
-    assert get(running, "/metrics").status == 200
-    web.write_text("nonsense: 1\n")
-    assert get(running, "/metrics").status == 200
-
-
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def tls_config(authority: trustme.CA, tmp_path: Path) -> Path:
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    web = tmp_path / "web.yml"
-    web.write_text("tls_server_config:\n  cert_file: server.pem\n  key_file: server.pem\n")
-    return web
-
-
-def client(authority: trustme.CA, name: str | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    if name:
-        authority.issue_cert(name).configure_cert(context)
-    return context
-
-
-def test_tls(start: Start, authority: trustme.CA, tls_config: Path) -> None:
-    running = start(web_config=tls_config)
-    assert running.url.startswith("https://127.0.0.1:")
-    assert get(running, "/metrics", tls=client(authority)).status == 200
-    with pytest.raises((http.client.HTTPException, OSError)):
-        get(running, "/metrics")
-
-
-def test_client_certificates(start: Start, authority: trustme.CA, tls_config: Path) -> None:
-    with tls_config.open("a") as file:
-        file.write("  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n")
-        file.write("  client_allowed_sans: [prometheus.example]\n")
-    running = start(web_config=tls_config)
-    allowed = client(authority, "prometheus.example")
-    assert get(running, "/metrics", tls=allowed).status == 200
-    assert get(running, "/metrics", tls=client(authority, "other.example")).status == 403
-    for stranger in (client(authority), client(authority)):
-        with pytest.raises(OSError):
-            get(running, "/-/healthy", tls=stranger)
-    foreign = client(authority)
-    trustme.CA().issue_cert("prometheus.example").configure_cert(foreign)
-    with pytest.raises(OSError):
-        get(running, "/metrics", tls=foreign)
-
-
-def test_a_new_certificate_is_used_without_a_restart(
-    start: Start, authority: trustme.CA, tls_config: Path
-) -> None:
-    running = start(web_config=tls_config)
-    assert get(running, "/metrics", tls=client(authority)).status == 200
-    renewed = trustme.CA()
-    pem = renewed.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
-    pem.write_to_path(tls_config.parent / "server.pem")
-    assert get(running, "/metrics", tls=client(renewed)).status == 200
-
-
 def test_half_open_clients_do_not_delay_a_scrape(start: Start) -> None:
     running = start()
     with contextlib.ExitStack() as stack:
@@ -316,19 +175,6 @@ def test_half_open_clients_do_not_delay_a_scrape(start: Start) -> None:
             sock.sendall(b"GET /metrics HTTP/1.1\r\n"[: number % 24])
         began = time.monotonic()
         assert get(running, "/metrics").status == 200
-        assert time.monotonic() - began < 3
-
-
-def test_half_done_handshakes_do_not_delay_a_scrape(
-    start: Start, authority: trustme.CA, tls_config: Path
-) -> None:
-    running = start(web_config=tls_config)
-    with contextlib.ExitStack() as stack:
-        for number in range(50):
-            sock = stack.enter_context(socket.create_connection(running.address, timeout=30))
-            sock.sendall(b"\x16\x03\x01\x02\x00"[: number % 6])
-        began = time.monotonic()
-        assert get(running, "/metrics", tls=client(authority)).status == 200
         assert time.monotonic() - began < 3
 
 
@@ -390,10 +236,10 @@ def test_a_forked_child_does_not_keep_the_port(start: Start) -> None:
 def test_close_ends_everything(start: Start) -> None:
     running = start()
     with socket.create_connection(running.address, timeout=30) as sock:
-        wait_for(lambda: len(_serving()) >= 2)
+        wait_until(lambda: len(_serving()) >= 2)
         running.close()
         assert sock.recv(1) == b""
-    wait_for(lambda: not _serving())
+    wait_until(lambda: not _serving())
     with pytest.raises(OSError):
         socket.create_connection(running.address, timeout=5)
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+import pytest
 import redis
 from idemwatch.idempotency.cached_store import CachedStore, DoneCache
 from idemwatch.idempotency.memory_store import MemoryStore
 from idemwatch.idempotency.postgres_link import PostgresLink
 from idemwatch.idempotency.postgres_store import PostgresStore
-from idemwatch.idempotency.record import SECOND, Answer, Claim, Record
+from idemwatch.idempotency.record import SECOND, Answer, Claim, Completion, Record
 from idemwatch.idempotency.redis_link import CACHE_TIMEOUT_SECONDS, RedisLink
 from idemwatch.idempotency.redis_store import RedisStore
 from idemwatch.idempotency.store import Held, Result, SwapStore
@@ -139,3 +140,13 @@ def delete_in_postgres(url: str, row_key: str) -> None:
     """Take a row away behind the store's back."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("DELETE FROM idempotency_record WHERE key = %s", (row_key,))
+
+
+LATE_STEPS: dict[str, Callable[[Subject, Held], object]] = {
+    "complete": lambda s, held: s.store.complete(held, result(b"late")) is Completion.STORED,
+    "park": lambda s, held: s.store.park(held, fingerprint="late", open_after_us=HOUR_US),
+    "release": lambda s, held: s.store.release(held),
+    "abandon": lambda s, held: s.store.abandon(held.key, held.claim.owner),
+    "renew": lambda s, held: bool(s.store.renew([held])),
+}
+late_step = pytest.mark.parametrize("step", LATE_STEPS.values(), ids=LATE_STEPS)
