@@ -91,13 +91,17 @@ class Heartbeat:
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
         self._period = IDLE_SECONDS
+        self._shortest = IDLE_SECONDS
         self._stopped = False
         self._soon = False
 
     def add(self, lease: Lease) -> None:
         """Renew `lease` from now on."""
         self._leases[lease.held.claim.owner] = lease
-        self._ensure_running(lease.seconds / 3)
+        period = lease.held.claim.lease_us / (3 * SECOND)
+        if period < self._shortest:  # for good: to wake the thread for each lease costs more
+            self._shortest = period
+        self._ensure_running(period)
 
     def remove(self, lease: Lease) -> None:
         """Renew it no more."""
@@ -139,10 +143,9 @@ class Heartbeat:
             self.beat()
 
     def _next_period(self) -> float:
-        periods = [lease.seconds / 3 for lease in list(self._leases.values())]
-        if self._errands or self._soon:
-            periods.append(ERRAND_SECONDS)
-        return min(periods, default=IDLE_SECONDS)
+        return (
+            min(ERRAND_SECONDS, self._shortest) if self._errands or self._soon else self._shortest
+        )
 
     def beat(self) -> None:
         """One round: renew what is due, run the errands. Never raises."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import redis
+from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -130,7 +131,7 @@ class RedisLink:
         connection = self._take()
         done = False
         try:
-            connection.send_command(*command)
+            connection.send_packed_command((pack_command(command),), check_health=False)
             reply = connection.read_response()
             done = True
             return reply

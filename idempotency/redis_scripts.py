@@ -32,8 +32,9 @@ CLAIM: Final = Script(
     + _NOW
     + """
 if raw then return {string.format('%.0f', now), raw} end
-local head = string.format(' %.0f running %.0f %.0f', now, now + ARGV[2], now)
-redis.call('SET', KEYS[1], 'iw1 ' .. ARGV[1] .. head .. ARGV[3], 'PX', ARGV[4])
+local is = string.format('%.0f', now)
+local head = 'iw1 ' .. ARGV[1] .. ' ' .. is .. ' running ' .. string.format('%.0f ', now + ARGV[2])
+redis.call('SET', KEYS[1], head .. is .. ARGV[3], 'PX', ARGV[4])
 return now
 """
 )

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from kombu.exceptions import KombuError
 from kombu.serialization import dumps, loads
+from kombu.utils.json import dumps as json_dumps
 
 from .errors import UnreadableRecord
 
@@ -31,6 +32,8 @@ def encode_result(value: Any, serializer: str = "json") -> tuple[bytes, str]:
     if value is None and safe == "json":
         return b"null", "application/json"
     try:
+        if safe == "json":  # what `dumps` does in the end, at half the cost
+            return json_dumps(value).encode(), "application/json"
         content_type, _, payload = dumps(value, safe)
     except (KombuError, TypeError, ValueError, RecursionError) as error:
         raise ResultNotEncodable(f"{type(value).__name__}: {type(error).__name__}") from error
