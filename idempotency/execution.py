@@ -9,8 +9,9 @@ import logging
 import time
 from datetime import timedelta
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from celery.backends.base import DisabledBackend
 from celery.exceptions import Ignore, Reject, Retry
 
 from . import metrics
@@ -65,6 +66,8 @@ class Execution:
         self.store = engine.stores.get(options.authority)
         self.call = self._call_key(args, kwargs)
         self.lease: Lease | None = None
+        self.retry_delay: timedelta | None = None
+        """Set while Celery makes the message of a retry."""
         self._parked: Lease | None = None
         self._claimed_at = 0.0
         self._waited = header(self.request, WAIT_HEADER)
@@ -144,7 +147,7 @@ class Execution:
             result = self.task.run(*self.args, **self.kwargs)
         except (AlreadyRunning, StoreUnavailable) as error:
             self.release("ignored")
-            raise self._again_later(error) from error
+            self._again_later(error)
         except BaseException as error:
             self.release(_reason(error))
             raise
@@ -182,7 +185,7 @@ class Execution:
         try:
             answer = self.engine.claim(self.store, claim)
         except StoreUnavailable as error:
-            raise self._again_later(error) from error
+            self._again_later(error)
         if not answer.granted:
             return self._turned_away(answer)
         # The successor is gone without a result, and ours is at hand.
@@ -250,7 +253,7 @@ class Execution:
             try:
                 return decode_result(record.result, record.result_type, self.call.key)
             except StoreUnavailable as error:
-                raise self._again_later(error) from error
+                self._again_later(error)
         return self._result_of_backend(record, needed=in_canvas)
 
     def _in_canvas(self) -> bool:
@@ -259,7 +262,9 @@ class Execution:
 
     def _result_of_backend(self, record: Record, *, needed: bool) -> Any:
         """A result that was too large to keep, from Celery's own backend if it has it."""
-        meta = self.task.backend.get_task_meta(record.task_id) if record.task_id else {}
+        backend = self.task.backend
+        kept = record.task_id and not isinstance(backend, DisabledBackend)
+        meta = backend.get_task_meta(record.task_id) if kept else {}
         if meta.get("status") == "SUCCESS":
             return meta.get("result")
         if needed:
@@ -287,17 +292,17 @@ class Execution:
             metrics.unprotected_runs(name).inc()
             return self.task.run(*self.args, **self.kwargs)
         self._count(claim, Outcome.UNAVAILABLE)
-        raise self._again_later(error) from error
+        return self._again_later(error)
 
-    def _again_later(self, error: Exception) -> Any:
+    def _again_later(self, error: Exception) -> NoReturn:
         """Deliver the message again, later and later. What cannot be delivered again is raised."""
         if self.request.is_eager:
-            return error
+            raise error
         tried = header(self.request, UNAVAILABLE_HEADER)
         attempt = int(tried) if tried.isdecimal() else 0
         delay = backoff_seconds(attempt, self.options.longest_delay_seconds)
         log.info("%s comes again in %.3g s: %s", self.request.id, delay, error)
-        return publish_again(self.task, delay, UNAVAILABLE_HEADER, str(attempt + 1))
+        raise publish_again(self.task, delay, UNAVAILABLE_HEADER, str(attempt + 1)) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -27,7 +27,7 @@ from .errors import (
     StoreUnavailable,
 )
 from .heartbeat import Lease
-from .keys import readable
+from .keys import CallKey, readable
 from .postgres_link import Connection
 from .record import Answer, Claim, Completion, Outcome, Record
 from .results import decode_result
@@ -134,16 +134,31 @@ class IdempotencyService:
         store, encoded = self.store, self._encode(result, ttl)
         return self.engine.timed(store, "complete", lambda: store.put_done(held, encoded))
 
-    @contextmanager
     def once(
         self, key: str, ttl: timedelta | float | None = None, *, fingerprint: str = ""
-    ) -> Iterator[Work]:
+    ) -> AbstractContextManager[Work]:
         """Do the work of `key` once. An exception gives the key back.
 
         `fingerprint` stands for the arguments: the same key with another one is refused. Raises
         AlreadyRunning, ArgumentMismatch, PoisonedKey or StoreUnavailable.
         """
-        claim = replace(self._claim(key), fingerprint=fingerprint)
+        return self._once(replace(self._claim(key), fingerprint=fingerprint), ttl)
+
+    def once_for(
+        self, call: CallKey, scope: str, ttl: timedelta | float | None = None
+    ) -> AbstractContextManager[Work]:
+        """The same for a call whose key was computed."""
+        claim = replace(
+            self._claim(call.key),
+            fingerprint=call.fingerprint,
+            scope=scope,
+            user_id=call.user_id,
+            device_id=call.device_id,
+        )
+        return self._once(claim, ttl)
+
+    @contextmanager
+    def _once(self, claim: Claim, ttl: timedelta | float | None) -> Iterator[Work]:
         store, engine = self.store, self.engine
         began = time.monotonic()
         answer = self._counted(claim, lambda: engine.claim(store, claim))
@@ -262,12 +277,12 @@ class IdempotencyService:
 
     def show(self, key: str) -> Record | None:
         """The record of `key` in the store that decides."""
-        found = self.store.find(key)
+        found = self.store.find(readable(key))
         return None if found is None else found.record
 
     def forget(self, key: str) -> Record | None:
         """Forget a key, so that its work may be done again; returns what was there."""
-        return self.store.forget(key)
+        return self.store.forget(readable(key))
 
     def _claim(
         self,

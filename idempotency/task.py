@@ -114,7 +114,7 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
         """As Celery's; the key is kept for the next attempt before that is published."""
         execution = self._execution()
         if execution is not None:
-            execution.park(args, kwargs, self._retry_delay(eta, countdown))
+            execution.retry_delay = self._retry_delay(eta, countdown)
         try:
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
         except Retry:
@@ -127,6 +127,18 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
             if execution is not None:
                 execution.unpark()
             raise
+        finally:
+            if execution is not None:
+                execution.retry_delay = None
+
+    def signature_from_request(  # type: ignore[no-untyped-def]
+        self, request=None, args=None, kwargs=None, queue=None, **options
+    ) -> Any:
+        """As Celery's; that of a retry has the arguments that the key is kept for."""
+        execution = self._execution()
+        if execution is not None and execution.retry_delay is not None:
+            execution.park(args, kwargs, execution.retry_delay)
+        return super().signature_from_request(request, args, kwargs, queue, **options)
 
     def _retry_delay(self, eta: datetime | None, countdown: float | None) -> timedelta:
         if eta is not None:

@@ -112,7 +112,7 @@ def retries_nowhere(self: Any, label: str) -> str:
     return label
 
 
-@task("kills")
+@task("kills", idempotency_lease=1)
 def kills(self: Any, label: str, kind: str, deaths: int) -> str:
     """Kills its child or all of its worker, the first `deaths` times."""
     write(label, "start")
@@ -152,11 +152,20 @@ def rejects_once(self: Any, label: str) -> str:
     return label
 
 
-@task("limited", time_limit=2, acks_on_failure_or_timeout=False)
+@task("limited", time_limit=2, acks_on_failure_or_timeout=False, idempotency_lease=1)
 def limited(self: Any, label: str) -> str:
     """Runs into its hard time limit the first time; its message is then delivered again."""
     write(label, "start")
     if times(label, "start") == 1:
+        pass_gate("never")
+    return label
+
+
+@task("stubborn", time_limit=1, idempotency_lease=1)
+def stubborn(self: Any, label: str) -> str:
+    """Runs into its hard time limit the first time, and SIGTERM does not end it."""
+    if write(label, "start") == 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         pass_gate("never")
     return label
 
