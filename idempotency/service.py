@@ -22,6 +22,7 @@ from .errors import (
     AlreadyRunning,
     ArgumentMismatch,
     ConfigurationError,
+    LeaseLost,
     LockTimeout,
     PoisonedKey,
     StoreUnavailable,
@@ -31,7 +32,7 @@ from .keys import CallKey, readable
 from .postgres_link import Connection
 from .record import Answer, Claim, Completion, Outcome, Record
 from .results import decode_result
-from .settings import Settings, load, seconds
+from .settings import MAX_TTL, Settings, duration, load, seconds
 from .store import Held, Result, Store
 from .transaction_store import AUTHORITY as TRANSACTION
 from .transaction_store import TransactionStore, limit_lock_wait
@@ -131,7 +132,7 @@ class IdempotencyService:
         """Store a result without a claim. False if the key is held or finished already."""
         claim = self._claim(key)
         held = Held(claim=claim, fence=0, created_us=0)
-        store, encoded = self.store, self._encode(result, ttl)
+        store, encoded = self.store, self._encode(result, self._ttl(ttl))
         return self.engine.timed(store, "complete", lambda: store.put_done(held, encoded))
 
     def once(
@@ -140,9 +141,11 @@ class IdempotencyService:
         """Do the work of `key` once. An exception gives the key back.
 
         `fingerprint` stands for the arguments: the same key with another one is refused. Raises
-        AlreadyRunning, ArgumentMismatch, PoisonedKey or StoreUnavailable.
+        AlreadyRunning, ArgumentMismatch, PoisonedKey or StoreUnavailable; at its end LeaseLost when
+        a successor has the key and is not finished yet. If it is, `result` is the successor's.
         """
-        return self._once(replace(self._claim(key), fingerprint=fingerprint), ttl)
+        claim = replace(self._claim(key), fingerprint=fingerprint)
+        return self._once(claim, self._ttl(ttl))
 
     def once_for(
         self, call: CallKey, scope: str, ttl: timedelta | float | None = None
@@ -155,10 +158,10 @@ class IdempotencyService:
             user_id=call.user_id,
             device_id=call.device_id,
         )
-        return self._once(claim, ttl)
+        return self._once(claim, self._ttl(ttl))
 
     @contextmanager
-    def _once(self, claim: Claim, ttl: timedelta | float | None) -> Iterator[Work]:
+    def _once(self, claim: Claim, ttl: timedelta) -> Iterator[Work]:
         store, engine = self.store, self.engine
         began = time.monotonic()
         answer = self._counted(claim, lambda: engine.claim(store, claim))
@@ -175,14 +178,25 @@ class IdempotencyService:
             engine.release(lease)
             metrics.releases(TASK.get(), "failure").inc()
             raise
-        self._complete(lease, encoded)
+        self._complete(work, lease, encoded)
 
-    def _complete(self, lease: Lease, encoded: Result) -> None:
+    def _complete(self, work: Work, lease: Lease, encoded: Result) -> None:
         completion = self.engine.complete(lease, encoded)
         if completion is Completion.STORED:
             metrics.completions(TASK.get(), "stored").inc()
         elif completion is not Completion.DEFERRED:
             metrics.completions(TASK.get(), "stale").inc()
+            lease.lose()
+            if completion is Completion.STALE:
+                work.result = self._result_of_successor(lease)
+
+    def _result_of_successor(self, lease: Lease) -> Any:
+        """A late holder is a duplicate that met its successor. Raises LeaseLost while that runs."""
+        store, key = self.store, lease.key
+        record = self.engine.timed(store, "check", lambda: store.finished(key))
+        if record is None:
+            raise LeaseLost(key)
+        return _value(record, key)
 
     @contextmanager
     def transaction(
@@ -199,13 +213,13 @@ class IdempotencyService:
         exception rolls back. Raises AlreadyRunning when another transaction on the key does not
         end within `lock_timeout`.
         """
-        claim = self._claim(key, TRANSACTION)
+        claim, kept = self._claim(key, TRANSACTION), self._ttl(ttl)
         store = self._transactions()
         wait = seconds("lock_timeout", lock_timeout)
         if connection is not None:
             with connection.transaction():
                 limit_lock_wait(connection, wait)
-                yield from self._transact(store, connection, claim, ttl)
+                yield from self._transact(store, connection, claim, kept)
             return
         done = self.engine.timed(store, "check", lambda: store.finished(claim))  # type: ignore[arg-type]
         if done is not None:
@@ -213,14 +227,14 @@ class IdempotencyService:
             yield Transaction(claim.key, None, 0, _replayed(done, claim.key))
             return
         with store.begin(wait) as own:
-            yield from self._transact(store, own, claim, ttl)
+            yield from self._transact(store, own, claim, kept)
 
     def _transact(
         self,
         store: TransactionStore,
         connection: Connection,
         claim: Claim,
-        ttl: timedelta | float | None,
+        ttl: timedelta,
     ) -> Iterator[Transaction]:
         answer = self._counted(claim, lambda: store.claim(connection, claim))
         if answer.outcome is Outcome.DUPLICATE:
@@ -308,12 +322,21 @@ class IdempotencyService:
         except StoreUnavailable:
             self.engine.count(claim, Outcome.UNAVAILABLE, task)
             raise
+        except AlreadyRunning:
+            self.engine.count(claim, Outcome.RUNNING, task)
+            raise
         self.engine.count(claim, answer.outcome, task)
         return answer
 
-    def _encode(self, value: Any, ttl: timedelta | float | None) -> Result:
-        kept = self.settings.ttl if ttl is None else seconds("ttl", ttl)
-        return self.engine.encode(value, "json", kept, TASK.get())
+    def _ttl(self, ttl: timedelta | float | None) -> timedelta:
+        if ttl is None:
+            return self.settings.ttl
+        given = seconds("ttl", ttl)
+        duration("ttl", given, timedelta(milliseconds=1), MAX_TTL)
+        return given
+
+    def _encode(self, value: Any, ttl: timedelta) -> Result:
+        return self.engine.encode(value, "json", ttl, TASK.get())
 
 
 def _require_granted(answer: Answer, key: str) -> None:
