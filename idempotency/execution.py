@@ -23,6 +23,7 @@ from .errors import (
     DuplicateTask,
     PoisonedKey,
     StoreUnavailable,
+    UnreadableRecord,
 )
 from .heartbeat import Lease
 from .keys import CallKey
@@ -124,8 +125,8 @@ class Execution:
         return Wait(token=self._token, presented=self._waited, max_delay_us=longest)
 
     def _count(self, claim: Claim, outcome: Outcome) -> None:
-        """A message that waited was counted when it was first met: then only if it runs."""
-        if not self._waited or outcome in (Outcome.GRANTED, Outcome.TAKEN_OVER):
+        """A message that waited was a hit when it was first met, and is none again."""
+        if not self._waited or outcome not in (Outcome.DUPLICATE, Outcome.RUNNING):
             self.engine.count(claim, outcome, self.task.name)
 
     # -- granted -----------------------------------------------------------------------------
@@ -286,7 +287,8 @@ class Execution:
 
     def _unavailable(self, claim: Claim, error: StoreUnavailable) -> Any:
         name = self.task.name
-        if self.options.when_unavailable == "run":
+        strange = isinstance(error, UnreadableRecord)  # there is a record: never run blindly
+        if self.options.when_unavailable == "run" and not strange:
             log.warning("%s runs without protection: %s", self.request.id, error)
             self._count(claim, Outcome.BYPASSED)
             metrics.unprotected_runs(name).inc()

@@ -5,6 +5,7 @@ Every statement sent here may be sent twice: claims name their owner, writes the
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import SerializationFailure
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from .breaker import Breaker
@@ -26,6 +28,8 @@ T = TypeVar("T")
 CONNECT_TIMEOUT_SECONDS: Final = 2
 POOL_TIMEOUT_SECONDS: Final = 3.0
 POOL_SIZE: Final = 8
+TRIES: Final = 10
+"""How often a statement runs that met another's commit, under a strict default isolation."""
 # A server that is gone without a word is noticed within seconds. No `options`: poolers refuse them.
 _KEEPALIVE: Final = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -92,17 +96,17 @@ class PostgresLink:
         try:
             return self._run(work)
         except StoreUnavailable as error:
-            if not isinstance(error.__cause__, _BROKEN) or self.breaker.is_open:
+            cause = error.__cause__
+            if not isinstance(cause, _BROKEN) or isinstance(cause, SerializationFailure):
+                raise
+            if self.breaker.is_open:
                 raise
         self._replace_broken()
         return self._run(work)
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         with self.connection() as connection:
-            try:
-                return work(connection)
-            except psycopg.Error as error:
-                raise unavailable(error) from error
+            return _try(work, connection)
 
     def _replace_broken(self) -> None:
         """After a restart of the server every pooled connection is dead, not only this one."""
@@ -137,6 +141,18 @@ def check_schema(connection: Connection) -> None:
             f"the database is newer ({found}) than this code ({REQUIRED_REVISION}): upgrade "
             "idemwatch here, or run `idemwatch db downgrade` with the newer version",
         )
+
+
+def _try(work: Callable[[Connection], T], connection: Connection) -> T:
+    for tried in itertools.count(1):
+        try:
+            return work(connection)
+        except SerializationFailure as error:
+            if tried == TRIES:
+                raise unavailable(error) from error
+        except psycopg.Error as error:
+            raise unavailable(error) from error
+    raise AssertionError("unreachable")
 
 
 def unavailable(error: BaseException) -> StoreUnavailable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _RETENTION: Final = timedelta(microseconds=RETENTION_US)
 CHANNEL: Final = "idemwatch_released"
+LISTENERS: Final = 4
+"""How many waiters of a process listen at once; the rest look again after LOOK_AGAIN_SECONDS."""
+LOOK_AGAIN_SECONDS: Final = 0.5
 FAR: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """When a poisoned record expires: it waits for an operator."""
 
@@ -45,6 +49,7 @@ class PostgresStore(SwapStore):
     def __init__(self, link: PostgresLink, namespace: str, region: str = "") -> None:
         self._link = link
         self._head = f"{namespace}:"
+        self._places = threading.BoundedSemaphore(LISTENERS)
         self._region = region
 
     def row_key(self, key: str) -> str:
@@ -189,6 +194,15 @@ class PostgresStore(SwapStore):
     def wait_released(self, key: str, timeout_seconds: float) -> None:
         channel_key = hashlib.md5(self.row_key(key).encode(), usedforsecurity=False).hexdigest()
         deadline = time.monotonic() + timeout_seconds
+        if not self._places.acquire(blocking=False):  # others need the pool's connections too
+            threading.Event().wait(min(timeout_seconds, LOOK_AGAIN_SECONDS))
+            return
+        try:
+            self._listen(key, channel_key, deadline)
+        finally:
+            self._places.release()
+
+    def _listen(self, key: str, channel_key: str, deadline: float) -> None:
         with self._listening() as connection:
             if connection.execute(sql.EXISTS, (self.row_key(key),)).fetchone() is None:
                 return

@@ -10,18 +10,21 @@ from .postgres_link import Connection, PostgresLink
 BATCH_ROWS: Final = 1000
 BUCKET_DAYS: Final = 30
 
+# statement_timestamp() and not clock_timestamp(): a volatile bound cannot use an index.
 EXPIRED: Final = """
-SELECT count(*) FROM idempotency_record WHERE expires_at <= clock_timestamp()
+SELECT count(*) FROM idempotency_record
+ WHERE expires_at <= statement_timestamp() AND state <> 'poisoned'
 """
+# By ANY(ARRAY), since a join may be planned as a scan of the whole table.
 # Statistics are locked in their order, as their writers do, so that the two cannot deadlock.
 DELETE: Final = """
 WITH old AS (
     SELECT key FROM idempotency_record
-     WHERE expires_at <= clock_timestamp() AND state <> 'poisoned'
+     WHERE expires_at <= statement_timestamp() AND state <> 'poisoned'
      ORDER BY expires_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED),
 gone AS (
-    DELETE FROM idempotency_record AS r USING old WHERE r.key = old.key
-    RETURNING r.endpoint, r.scope),
+    DELETE FROM idempotency_record WHERE key = ANY (ARRAY(SELECT key FROM old))
+    RETURNING endpoint, scope),
 counted AS (
     SELECT endpoint, scope, count(*) AS rows FROM gone GROUP BY endpoint, scope),
 locked AS (
@@ -34,7 +37,7 @@ lowered AS (
 SELECT coalesce(sum(rows), 0)::bigint FROM counted
 """
 DELETE_BUCKETS: Final = """
-DELETE FROM endpoint_bucket WHERE hour < clock_timestamp() - make_interval(days => %(days)s)
+DELETE FROM endpoint_bucket WHERE hour < statement_timestamp() - make_interval(days => %(days)s)
 """
 
 

@@ -49,7 +49,7 @@ class RedisLink:
                 url,
                 socket_connect_timeout=timeout_seconds,
                 socket_timeout=timeout_seconds,
-                socket_keepalive=True,
+                **({} if url.startswith("unix") else {"socket_keepalive": True}),
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
             )

@@ -44,6 +44,8 @@ def decode_result(data: bytes, content_type: str, key: str) -> Any:
     """The inverse. Raises UnreadableRecord for anything that is not safe and well-formed."""
     if content_type not in SAFE:
         raise UnreadableRecord("store", f"the result of {key} is of type {content_type!r}")
+    if not data:  # which kombu would return as it is
+        raise UnreadableRecord("store", f"the result of {key} cannot be read: it is empty")
     encoding = "utf-8" if content_type in _TEXT else "binary"
     try:
         return loads(data, content_type, encoding, accept=SAFE)

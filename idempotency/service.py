@@ -266,7 +266,12 @@ class IdempotencyService:
         """
         length = self.settings.lease if lease is None else seconds("lease", lease)
         began = time.monotonic()
-        held = self._acquire(f"lock:{name}", began, seconds("timeout", timeout), length)
+        patience = seconds("timeout", timeout)
+        try:
+            held = self._acquire(f"lock:{name}", began, patience, length)
+        except StoreUnavailable:
+            metrics.lock_wait("unavailable").observe(time.monotonic() - began)
+            raise
         metrics.lock_wait("acquired").observe(time.monotonic() - began)
         try:
             yield held

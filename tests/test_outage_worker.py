@@ -177,6 +177,12 @@ def test_garbage_in_redis_is_refused_counted_and_never_run(
             lambda: fleet.logged(f"sheet.work[{task_id}] ignored") >= 2, "it was sent back twice"
         )
         assert fleet.events(label) == []
+        blind = fleet.label()
+        client.set(f"idemwatch:{{{fleet.key('bypassing', blind)}}}", b"garbage")
+        fleet.send("bypassing", blind)
+        fleet.wait(lambda: fleet.claims("bypassing", "unavailable") >= 1, "it was sent back")
+        assert fleet.events(blind) == []
+        fleet.store.forget(fleet.key("bypassing", blind))
         assert fleet.metric("idemwatch_store_errors_total", "redis", "claim") >= 2
         fleet.store.forget(key)
     assert fleet.result(task_id) == label

@@ -1,0 +1,1 @@
+"""Speed beside a baseline and beside the peers: `make bench`. Goals are each bench's own."""

@@ -1,0 +1,57 @@
+"""Every bench with its goal: at most so much, in its unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from .celery_benches import key, publish
+from .lab import Lab
+from .measure import Measured
+from .postgres_benches import postgres_claim, postgres_cycle, postgres_duplicate
+from .redis_benches import claim_complete, claim_duplicate, claim_new, lock
+from .scrape_bench import scrape_recycled
+from .worker_benches import worker_cpu, worker_cpu_postgres
+
+RATIO: Final = "x"
+_SET: Final = "redis-py SET NX PX"
+_PLAIN: Final = "plain Celery task"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How it is measured, against what, and how much is allowed."""
+
+    measure: Callable[[Lab], Measured]
+    goal: float
+    baseline: str = ""
+    unit: str = RATIO
+
+    @property
+    def name(self) -> str:
+        """The name of the function that measures."""
+        return self.measure.__name__
+
+    def text(self, value: float) -> str:
+        """A value in its unit, for people."""
+        return f"{value:.3f}" if self.unit == RATIO else f"{value:.1f} {self.unit}"
+
+
+BENCHES: Final = {
+    bench.name: bench
+    for bench in (
+        Bench(claim_new, 1.15, _SET),
+        Bench(claim_duplicate, 1.05, _SET),
+        Bench(claim_complete, 2.1, _SET),
+        Bench(lock, 2.2, _SET),
+        Bench(postgres_claim, 1.3, "prepared INSERT"),
+        Bench(postgres_cycle, 1.15, "GET, INSERT, UPDATE, SET"),
+        Bench(postgres_duplicate, 1.15, "redis-py GET"),
+        Bench(key, 15.0, unit="µs"),
+        Bench(publish, 1.02, "plain apply_async"),
+        Bench(worker_cpu, 1.15, _PLAIN),
+        Bench(worker_cpu_postgres, 1.5, _PLAIN),
+        Bench(scrape_recycled, 1.2, "after no child"),
+    )
+}
