@@ -120,9 +120,9 @@ def test_a_method_is_told_apart_by_what_its_object_is() -> None:
     assert (ann.paid, bob.paid) == ([5], [5])
 
 
-def test_the_result_lives_for_its_ttl(store: MemoryStore) -> None:
+def test_the_result_lives_for_its_ttl(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000_000_000]
-    store._clock = lambda: now[0]
+    monkeypatch.setattr(store, "_clock", lambda: now[0])
     work = once(ttl=timedelta(seconds=5))
     work("a")
     now[0] += 4_999_999
