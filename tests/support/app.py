@@ -200,6 +200,14 @@ def fails(self: Any, label: str) -> None:
     raise ValueError("as the test says")
 
 
+@task("fails_once")
+def fails_once(self: Any, label: str, gate: str) -> str:
+    if write(label, "start") == 1:
+        pass_gate(gate)
+        raise ValueError("as the test says")
+    return label
+
+
 @task("linked")
 def linked(self: Any, value: Any, label: str) -> None:
     write(label, f"linked {value}")
