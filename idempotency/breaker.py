@@ -53,6 +53,10 @@ class Breaker:
         if self.is_open and not self.allows():
             raise StoreLeftOut(self._store)
 
+    def close(self) -> None:
+        """Nobody asks any more: what is left of it is not shown as an outage."""
+        self._gauge.set(0)
+
     def failed(self, reason: str) -> StoreUnavailable:
         """The store did not answer. Returns the error to raise."""
         self._open_until = self._clock() + self._pause

@@ -60,9 +60,13 @@ class DoneCache:
         """Put a tombstone. Raises StoreUnavailable: what may still answer is not forgotten."""
         self._link.call("SET", self._head + key + "}", encode(stone), "PX", TOMBSTONE_US // 1000)
 
+    def remove(self, key: str) -> None:
+        """Delete what stands there. Raises StoreUnavailable."""
+        self._link.call("DEL", self._head + key + "}")
+
     def close(self) -> None:
         """Give back all connections."""
-        self._link.drop()
+        self._link.close()
 
 
 def _count(error: StoreUnavailable, operation: str) -> None:
@@ -110,11 +114,18 @@ class CachedStore(PostgresStore):
 
     def forget(self, key: str) -> Record | None:
         found = self.find(key)
-        record = self.cache.find(key) if found is None else found.record
+        record = self._only_cached(key) if found is None else found.record
         if record is None or record.state is State.FORGOTTEN:
             return None
         self.cache.bury(key, tombstone(record, wall_clock_us()))
         return super().forget(key) or record  # PostgreSQL may have lost what Redis still had
+
+    def _only_cached(self, key: str) -> Record | None:
+        try:
+            return self.cache.find(key)
+        except UnreadableRecord:  # it has no writer that could come late
+            self.cache.remove(key)
+            return None
 
     def close(self) -> None:
         self.cache.close()

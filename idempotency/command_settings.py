@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from .errors import IdempotencyError
 from .settings import Settings, load
 
+LOG: Final = logging.getLogger("idemwatch")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -18,6 +20,7 @@ class Command(click.Command):
     """A command whose errors of ours are one line on stderr, and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        LOG.addHandler(logging.NullHandler())  # what a failure logs, its error says once
         try:
             return super().invoke(ctx)
         except IdempotencyError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ import click
 
 from .command_settings import Group, database_option, redis_option, settings_for
 from .errors import ConfigurationError, UnreadableRecord
-from .listing_store import Entry, PostgresListing, RedisListing
+from .listing_store import Entry, PostgresListing, RedisListing, created
 from .record import State
 from .redis_link import RedisLink
 from .settings import Settings
@@ -111,13 +113,19 @@ def list_keys(
     redis_url: str | None,
     database_url: str | None,
 ) -> None:
-    """List keys, the newest first; --state poisoned lists those that wait for you."""
+    """List keys, the newest first; --state poisoned lists those that wait for you.
+
+    Poisoned keys and those of a --task are found by an index. Another --state reads on until it
+    has found enough, and Redis is read as a whole: with millions of keys that takes minutes.
+    """
     with _places(ctx, redis_url, database_url) as places:
-        entries = [
-            entry
-            for listing in places.listings
-            for entry in listing.entries(state=state, task=task, limit=limit)
-        ][:limit]
+        entries = heapq.nlargest(
+            limit,
+            itertools.chain.from_iterable(
+                listing.entries(state=state, task=task, limit=limit) for listing in places.listings
+            ),
+            key=created,
+        )
     if form == "json":
         click.echo(json.dumps([entry.as_json() for entry in entries], indent=2))
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -14,24 +16,36 @@ from .record import Record, State
 from .redis_link import RedisLink
 from .wire import decode
 
-SELECT: Final = """
-SELECT key, state, authority, endpoint, scope, user_id, device_id, owner, task_id, attempt,
-       crashes, fence, lease_until, created_at, completed_at, expires_at, hit_count, last_hit_at,
-       result_type, length(result), request_hash, region
-  FROM idempotency_record
+COLUMNS: Final = """
+    key, state, authority, endpoint, scope, user_id, device_id, owner, task_id, attempt, crashes,
+    fence, lease_until, created_at, completed_at, expires_at, hit_count, last_hit_at, result_type,
+    length(result), request_hash, region
 """
-ONE: Final = SELECT + " WHERE key = %(key)s"
-# One statement for each filter, since each has an index of its own.
-BY_STATE: Final = {
-    None: " WHERE starts_with(key, %(head)s) ORDER BY created_at DESC LIMIT %(limit)s",
-    "task": (
-        " WHERE endpoint = %(task)s AND starts_with(key, %(head)s)"
-        " ORDER BY created_at DESC LIMIT %(limit)s"
-    ),
-    "poisoned": (
-        " WHERE state = 'poisoned' AND starts_with(key, %(head)s) ORDER BY key LIMIT %(limit)s"
-    ),
-}
+SELECT: Final = f"SELECT {COLUMNS} FROM idempotency_record"  # noqa: S608  only constants
+ONE: Final = f"{SELECT} WHERE key = %(key)s"
+POISONED: Final = f"""
+{SELECT} WHERE state = 'poisoned' AND starts_with(key, %(head)s)
+   AND endpoint = coalesce(%(task)s, endpoint)
+ ORDER BY created_at DESC LIMIT %(limit)s
+"""
+OF_TASK: Final = f"""
+{SELECT} WHERE endpoint = %(task)s AND starts_with(key, %(head)s)
+ ORDER BY created_at DESC LIMIT %(limit)s
+"""
+# No index has all records by date: the newest are among the newest of each task, and the names of
+# the tasks are found by one step of an index each.
+OF_ALL_TASKS: Final = f"""
+WITH RECURSIVE task (name) AS (
+    SELECT min(endpoint) FROM idempotency_record
+    UNION ALL
+    SELECT (SELECT min(endpoint) FROM idempotency_record WHERE endpoint > task.name)
+      FROM task
+     WHERE task.name IS NOT NULL)
+SELECT newest.*
+  FROM task
+ CROSS JOIN LATERAL ({OF_TASK.replace("%(task)s", "task.name")}) AS newest
+ ORDER BY created_at DESC LIMIT %(limit)s
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +98,12 @@ class PostgresListing:
 
     def entries(self, *, state: str | None, task: str | None, limit: int) -> list[Entry]:
         """The newest records, of one state or task if given."""
-        chosen = BY_STATE["task" if task else state if state == "poisoned" else None]
-        # Other states have no index: they are sifted out of the newest records.
-        sifted = state is not None and (task is not None or state != "poisoned")
-        condition = f" AND state = '{State(state)}' ORDER" if state and sifted else " ORDER"
-        statement = SELECT + chosen.replace(" ORDER", condition, 1)
-        values = {"head": self._head, "task": task, "limit": limit}
+        statement = OF_ALL_TASKS if task is None else OF_TASK
+        if state == State.POISONED:  # which are few, and have an index
+            statement = POISONED
+        elif state is not None:
+            statement = statement.replace(" ORDER BY", " AND state = %(state)s ORDER BY", 1)
+        values = {"head": self._head, "task": task, "state": state, "limit": limit}
         rows = self._link.run(lambda c: c.execute(statement, values).fetchall())
         return [self._entry(row) for row in rows]
 
@@ -113,39 +127,48 @@ class RedisListing:
         return None if raw is None else _entry(key, decode(raw, "redis", key))
 
     def entries(self, *, state: str | None, task: str | None, limit: int) -> list[Entry]:
-        """Records in no order, of one state or task if given; unreadable ones are left out."""
-        found: list[Entry] = []
-        for key in self._poisoned_keys() if state == "poisoned" else self._keys():
-            entry = self._readable(key)
-            if entry is None or entry.authority != "redis":
+        """The newest records, of one state or task if given; unreadable ones are left out.
+
+        Redis has no order of them: but for the poisoned ones, all keys are read.
+        """
+        keys = self._poisoned_keys() if state == State.POISONED else self._all_keys()
+        fitting = (
+            entry
+            for batch in keys
+            for entry in self._readable(batch)
+            if state in (None, entry.state) and task in (None, entry.endpoint)
+        )
+        return heapq.nlargest(limit, fitting, key=created)
+
+    def _readable(self, keys: Sequence[str]) -> Iterator[Entry]:
+        """Those of `keys` that Redis decides about."""
+        replies = self._link.call_many([("GET", f"{self._head}{key}}}") for key in keys])
+        for key, raw in zip(keys, replies, strict=True):
+            if not isinstance(raw, bytes):
                 continue
-            if state in (None, entry.state) and task in (None, entry.endpoint):
-                found.append(entry)
-            if len(found) >= limit:
-                break
-        return found
+            with suppress(UnreadableRecord):
+                entry = _entry(key, decode(raw, "redis", key))
+                if entry.authority == "redis":
+                    yield entry
 
-    def _readable(self, key: str) -> Entry | None:
-        try:
-            return self.get(key)
-        except UnreadableRecord:
-            return None
+    def _poisoned_keys(self) -> Iterator[list[str]]:
+        yield [name.decode() for name in self._link.call("SMEMBERS", self._poisoned)]
 
-    def _poisoned_keys(self) -> Iterator[str]:
-        for name in sorted(self._link.call("SMEMBERS", self._poisoned)):
-            yield name.decode()
-
-    def _keys(self) -> Iterator[str]:
+    def _all_keys(self) -> Iterator[list[str]]:
         cursor = b"0"
         pattern = self._head.replace("\\", "\\\\").replace("*", "\\*").replace("[", "\\[") + "*"
         while True:
             cursor, names = self._link.call("SCAN", cursor, "MATCH", pattern, "COUNT", 500)
-            for name in names:
-                text = name.decode()
-                if text.endswith("}"):  # not the list that a lock's waiters block on
-                    yield text.removeprefix(self._head)[:-1]
+            texts = [name.decode(errors="replace") for name in names]
+            # Not those that a lock's waiters block on.
+            yield [text.removeprefix(self._head)[:-1] for text in texts if text.endswith("}")]
             if cursor == b"0":
                 return
+
+
+def created(entry: Entry) -> datetime:
+    """By which entries are sorted."""
+    return entry.created_at
 
 
 def _entry(key: str, record: Record) -> Entry:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from .errors import ConfigurationError, SchemaMismatch
+from .errors import ConfigurationError, SchemaMismatch, StoreUnavailable
 from .schema import VERSION_TABLE
 
 try:
@@ -25,6 +25,7 @@ except ImportError as error:
         "migrations", 'need Alembic: pip install "idemwatch[server]"'
     ) from error
 
+BASE: Final = "base"
 HEAD: Final = "head"
 LOCK: Final = 0x1DE3A7C4
 """The advisory lock that upgrades take."""
@@ -40,13 +41,21 @@ class Step(NamedTuple):
 
 
 def upgrade(database_url: str, revision: str = HEAD) -> None:
-    """Bring the schema up to `revision`. Raises SchemaMismatch or ConfigurationError."""
+    """Bring the schema up to `revision`.
+
+    Raises StoreUnavailable, SchemaMismatch (the database is newer) or ConfigurationError.
+    """
+    _require_known(revision, HEAD)
     _alter(database_url, lambda config: command.upgrade(config, revision))
 
 
 def downgrade(database_url: str, revision: str) -> None:
     """Take the schema back to `revision`; "base" removes all tables, with their records."""
+    _require_known(revision, BASE)
     _alter(database_url, lambda config: command.downgrade(config, revision))
+    if revision == BASE:
+        with _connected(database_url) as connection, connection.begin():
+            connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
 
 
 def current(database_url: str) -> str | None:
@@ -68,20 +77,26 @@ def history() -> list[Step]:
     return steps[::-1]
 
 
-def sql(start: str = "base", end: str = HEAD) -> str:
+def sql(start: str = BASE, end: str = HEAD) -> str:
     """The SQL of the steps after `start` up to `end`; backwards when `end` comes first."""
     out = io.StringIO()
     config = _config(out)
-    revisions = ["base", *(step.revision for step in history())]
-    last = revisions[-1] if end == HEAD else end
-    for revision in (start, last):
-        if revision not in revisions:
-            raise ConfigurationError("revision", f"{revision!r} is none of {', '.join(revisions)}")
+    for revision in (start, end):
+        _require_known(revision, BASE, HEAD)
+    revisions = [BASE, *(step.revision for step in history())]
+    start, last = (revisions[-1] if one == HEAD else one for one in (start, end))
     if revisions.index(last) < revisions.index(start):
         command.downgrade(config, f"{start}:{last}", sql=True)
     else:
         command.upgrade(config, f"{start}:{last}", sql=True)
     return out.getvalue()
+
+
+def _require_known(revision: str, *names: str) -> None:
+    known = [step.revision for step in history()]
+    known = [name for name in (BASE, *known, HEAD) if name in known or name in names]
+    if revision not in known:
+        raise ConfigurationError("revision", f"{revision!r} is none of {', '.join(known)}")
 
 
 def _only(revision: object) -> str | None:
@@ -105,14 +120,13 @@ def _alter(database_url: str, step: Callable[[Config], None]) -> None:
             step(config)
         except CommandError as error:
             raise SchemaMismatch("postgres", _advice(str(error))) from error
-        finally:
-            connection.rollback()
-            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
-            connection.commit()
 
 
 def _take_turn(connection: Connection) -> None:
-    """Poll: a statement that waits would be waited for by CREATE INDEX CONCURRENTLY."""
+    """Wait until nobody else migrates. The turn ends with the connection, however that ends.
+
+    By polling: a statement that waits would be waited for by CREATE INDEX CONCURRENTLY.
+    """
     while not connection.execute(
         text("SELECT pg_try_advisory_lock(:lock)"), {"lock": LOCK}
     ).scalar():
@@ -139,7 +153,9 @@ def _connected(database_url: str) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except SQLAlchemyError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Alembic fails on its way out of it
+            raise error.__context__ from None
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise SchemaMismatch("postgres", reason[:300]) from error
+        raise StoreUnavailable("postgres", reason[:300]) from error
     finally:
         engine.dispose()

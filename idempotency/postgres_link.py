@@ -1,4 +1,7 @@
-"""Connections to PostgreSQL: a pool, one retry where a connection broke, one kind of error.
+"""Connections to PostgreSQL: one retry where a connection broke, one kind of error.
+
+Idle connections are kept in a deque: a pool with threads of its own costs 25 microseconds a
+statement more, and has to be started again after each fork.
 
 Every statement sent here may be sent twice: claims name their owner, writes their owner and fence.
 """
@@ -6,7 +9,8 @@ Every statement sent here may be sent twice: claims name their owner, writes the
 from __future__ import annotations
 
 import itertools
-import logging
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -14,24 +18,22 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import SerializationFailure
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg.pq import TransactionStatus
 
 from .breaker import Breaker
 from .errors import ConfigurationError, SchemaMismatch, StoreUnavailable
 from .schema import REQUIRED_REVISION, VERSION_TABLE
 
-log = logging.getLogger(__name__)
-
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS: Final = 2
-POOL_TIMEOUT_SECONDS: Final = 3.0
+PLACE_TIMEOUT_SECONDS: Final = 3.0
 POOL_SIZE: Final = 8
 TRIES: Final = 10
 """How often a statement runs that met another's commit, under a strict default isolation."""
 # A server that is gone without a word is noticed within seconds. No `options`: poolers refuse them.
-_KEEPALIVE: Final = {
+_KEEPALIVE: Final[dict[str, Any]] = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -55,69 +57,96 @@ class PostgresLink:
                 "idempotency_database_url", "not a PostgreSQL URL: postgresql://user@host/database"
             ) from None
         self.breaker = Breaker(self.name)
-        self._checked = False
-        self._pool = ConnectionPool(
-            url,
-            kwargs={
-                **{k: v for k, v in _KEEPALIVE.items() if k not in given},
-                "autocommit": True,
-                "prepare_threshold": 0,
-            },
-            min_size=1,
-            max_size=POOL_SIZE,
-            timeout=POOL_TIMEOUT_SECONDS,
-            reconnect_timeout=1.0,
-            num_workers=1,
-            name="idemwatch",
-            open=False,
-        )
+        self._url = url
+        self._options = {k: v for k, v in _KEEPALIVE.items() if k not in given}
+        self._checked = self._closed = False
+        self._idle: deque[Connection] = deque()
+        self._places = threading.BoundedSemaphore(POOL_SIZE)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection in autocommit mode. Raises StoreUnavailable when there is none."""
-        self.breaker.require()
+        connection = self._take()
         try:
-            self._pool.open()
-            connection = self._pool.getconn()
-        except (PoolTimeout, psycopg.Error) as error:
-            raise self.breaker.failed(_told(error)) from error
-        if self.breaker.is_open:
-            self.breaker.succeeded()
-        try:
-            if not self._checked:
-                check_schema(connection)
-                self._checked = True
             yield connection
         finally:
-            self._pool.putconn(connection)
+            self._give_back(connection)
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """`work` on a connection, once more when the connection broke under it."""
         try:
             return self._run(work)
         except StoreUnavailable as error:
-            cause = error.__cause__
-            if not isinstance(cause, _BROKEN) or isinstance(cause, SerializationFailure):
+            if self.breaker.is_open or not _broken(error.__cause__):
                 raise
-            if self.breaker.is_open:
-                raise
-        self._replace_broken()
+        self.drop()  # after a restart of the server every idle connection is dead
         return self._run(work)
 
     def _run(self, work: Callable[[Connection], T]) -> T:
-        with self.connection() as connection:
-            return _try(work, connection)
-
-    def _replace_broken(self) -> None:
-        """After a restart of the server every pooled connection is dead, not only this one."""
+        connection = self._take()
         try:
-            self._pool.check()
+            return _try(work, connection)
+        finally:
+            self._give_back(connection)
+
+    def _take(self) -> Connection:
+        if not self._places.acquire(timeout=PLACE_TIMEOUT_SECONDS):
+            raise StoreUnavailable(self.name, f"all {POOL_SIZE} connections here are in use")
+        try:
+            connection = self._idle_one() or self._connect()
+            if not self._checked:
+                self._check(connection)
+        except BaseException:
+            self._places.release()
+            raise
+        return connection
+
+    def _idle_one(self) -> Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _connect(self) -> Connection:
+        self.breaker.require()
+        try:
+            connection = psycopg.connect(
+                self._url, autocommit=True, prepare_threshold=0, **self._options
+            )
         except psycopg.Error as error:
-            log.info("idle connections to PostgreSQL were broken: %s", type(error).__name__)
+            raise self.breaker.failed(_told(error)) from error
+        self.breaker.succeeded()
+        return connection
+
+    def _check(self, connection: Connection) -> None:
+        try:
+            check_schema(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._checked = True
+
+    def _give_back(self, connection: Connection) -> None:
+        if connection.pgconn.transaction_status == TransactionStatus.IDLE and not self._closed:
+            self._idle.append(connection)
+        else:  # it broke, or was left within a transaction
+            connection.close()
+        self._places.release()
+
+    def drop(self) -> None:
+        """Close all idle connections."""
+        while connection := self._idle_one():
+            connection.close()
 
     def close(self) -> None:
-        """Close all connections."""
-        self._pool.close(timeout=1.0)
+        """Close all connections; those in use when they are given back."""
+        self._closed = True
+        self.drop()
+        self.breaker.close()
+
+
+def _broken(error: BaseException | None) -> bool:
+    return isinstance(error, _BROKEN) and not isinstance(error, SerializationFailure)
 
 
 def check_schema(connection: Connection) -> None:

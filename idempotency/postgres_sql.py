@@ -13,25 +13,19 @@ _COLUMNS: Final = """
 """
 READ_COLUMNS: Final = _COLUMNS + ", clock_timestamp()"
 
-# One row: the fence when the key was absent, else the record that stands there. Neither: another
-# claim committed in between, and the statement is run again.
-CLAIM: Final = f"""
-WITH new AS (
-    INSERT INTO idempotency_record AS r (
-        key, state, owner, fence, lease_until, created_at, expires_at, attempt, authority,
-        request_hash, task_id, endpoint, scope, user_id, device_id, region)
-    SELECT %(key)s, 'running', %(owner)s, (extract(epoch FROM now) * 1000000)::bigint,
-           now + %(lease)s, now, now + %(kept)s, %(attempt)s, %(authority)s,
-           %(fingerprint)s, %(task_id)s, %(endpoint)s, %(scope)s, %(user_id)s, %(device_id)s,
-           %(region)s
-      FROM (SELECT clock_timestamp() AS now OFFSET 0) AS clock
-    ON CONFLICT (key) DO NOTHING
-    RETURNING r.fence AS granted)
-SELECT new.granted, {READ_COLUMNS}
-  FROM (SELECT) AS one
-  LEFT JOIN new ON true
-  LEFT JOIN idempotency_record ON key = %(key)s AND new.granted IS NULL
-"""  # noqa: S608  only names of columns are put in
+# The fence when the key was absent; no row when a record stands there.
+CLAIM: Final = """
+INSERT INTO idempotency_record (
+    key, state, owner, fence, lease_until, created_at, expires_at, attempt, authority,
+    request_hash, task_id, endpoint, scope, user_id, device_id, region)
+SELECT %(key)s, 'running', %(owner)s, (extract(epoch FROM now) * 1000000)::bigint,
+       now + %(lease)s, now, now + %(kept)s, %(attempt)s, %(authority)s,
+       %(fingerprint)s, %(task_id)s, %(endpoint)s, %(scope)s, %(user_id)s, %(device_id)s,
+       %(region)s
+  FROM (SELECT clock_timestamp() AS now OFFSET 0) AS clock
+ON CONFLICT (key) DO NOTHING
+RETURNING fence
+"""
 
 FIND: Final = f"SELECT {READ_COLUMNS} FROM idempotency_record WHERE key = %s"  # noqa: S608
 

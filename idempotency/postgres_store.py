@@ -58,8 +58,7 @@ class PostgresStore(SwapStore):
 
     def _insert(self, claim: Claim) -> int | Found | None:
         values = self.claim_values(claim)
-        row = self._link.run(lambda c: c.execute(sql.CLAIM, values).fetchone())
-        return claimed(row, claim.key)
+        return self._link.run(lambda connection: insert(connection, values, claim.key))
 
     def claim_values(self, claim: Claim) -> dict[str, Any]:
         """The parameters of the CLAIM statement."""
@@ -258,11 +257,13 @@ class Row(NamedTuple):
     now: datetime
 
 
-def claimed(row: tuple[Any, ...] | None, key: str) -> int | Found | None:
-    """What the CLAIM statement answered: a fence, the record met, or nothing (run it again)."""
-    if row is None or (row[0] is None and row[1] is None):
-        return None
-    return int(row[0]) if row[0] is not None else found_in(row[1:], key)
+def insert(connection: Connection, values: dict[str, Any], key: str) -> int | Found | None:
+    """The fence of a new record, the record met, or None when that vanished: claim again."""
+    row = connection.execute(sql.CLAIM, values).fetchone()
+    if row is not None:
+        return int(row[0])
+    met = connection.execute(sql.FIND, (values["key"],)).fetchone()
+    return None if met is None else found_in(met, key)
 
 
 def found_in(values: tuple[Any, ...], key: str) -> Found:

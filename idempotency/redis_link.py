@@ -92,14 +92,16 @@ class RedisLink:
     def run_many(self, script: Script, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """Run a script for many single keys in one batch; a failed one answers its error."""
         self.call("SCRIPT", "LOAD", script.source)
+        return self.call_many([("EVALSHA", script.sha, 1, key, *args) for key, args in calls])
+
+    def call_many(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send all commands, then read all replies; a failed one answers its error."""
+        self.breaker.require()
         connection = self._take()
         done = False
         try:
-            packed = connection.pack_commands(
-                [("EVALSHA", script.sha, 1, key, *args) for key, args in calls]
-            )
-            connection.send_packed_command(packed)
-            replies = [_reply(connection) for _ in calls]
+            connection.send_packed_command(connection.pack_commands(commands))
+            replies = [_reply(connection) for _ in commands]
             done = True
             return replies
         except (RedisError, OSError) as error:
@@ -126,6 +128,11 @@ class RedisLink:
                 self._idle.pop().disconnect()
             except IndexError:
                 return
+
+    def close(self) -> None:
+        """Close all idle connections, for good."""
+        self.drop()
+        self.breaker.close()
 
     def _call(self, command: tuple[Any, ...]) -> Any:
         connection = self._take()

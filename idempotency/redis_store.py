@@ -10,7 +10,7 @@ from .record import RETENTION_US, Claim, Completion, Record, State, is_gone, run
 from .redis_link import RedisLink
 from .redis_scripts import CLAIM, FIND, RELEASE, RENEW, SWAP, WRITE
 from .store import ATTEMPTS, Found, Held, Result, SwapStore, done, unclaimed, waiting
-from .wire import decode, encode, prefix, static_tail, tail
+from .wire import claim_tail, decode, done_tail, encode, prefix, tail
 
 LOCK: Final = "lock"
 _UNSET: Final = running(
@@ -45,7 +45,7 @@ class RedisStore(SwapStore):
         kept = keep_ms(claim.lease_us, State.RUNNING)
         lease = claim.lease_us
         reply = self._link.run(
-            CLAIM, (self._head + claim.key + "}",), claim.owner, lease, _claim_tail(claim), kept
+            CLAIM, (self._head + claim.key + "}",), claim.owner, lease, claim_tail(claim), kept
         )
         if isinstance(reply, int):
             return reply
@@ -62,7 +62,8 @@ class RedisStore(SwapStore):
         return bool(reply == 1)
 
     def complete(self, held: Held, result: Result) -> Completion:
-        met = self._write(held, done(held, result, 0), result.ttl_us)
+        last = done_tail(held.claim, held.created_us, result.content_type, result.data)
+        met = self._write(held, State.DONE, last, result.ttl_us)
         if met is None:
             return Completion.STORED
         state = decode(met, self.name, held.key).state
@@ -70,18 +71,18 @@ class RedisStore(SwapStore):
 
     def park(self, held: Held, *, fingerprint: str, open_after_us: int) -> bool:
         record = waiting(held, fingerprint=fingerprint, due_us=0)
-        return self._write(held, record, open_after_us) is None
+        return self._write(held, record.state, tail(record), open_after_us) is None
 
-    def _write(self, held: Held, record: Record, due_us: int) -> bytes | None:
-        """Write `record`, due from now; None, or the record of another that stands there."""
+    def _write(self, held: Held, state: State, last: bytes, due_us: int) -> bytes | None:
+        """Write a record that ends in `last`; None, or the record of another that stands there."""
         reply = self._link.run(
             WRITE,
             (self.redis_key(held.key),),
             prefix(held.claim.owner, held.fence),
-            record.state,
+            state,
             due_us,
-            tail(record),
-            keep_ms(due_us, record.state),
+            last,
+            keep_ms(due_us, state),
         )
         return None if reply == 1 else bytes(reply or b"")
 
@@ -166,11 +167,7 @@ class RedisStore(SwapStore):
                 yield key
 
     def close(self) -> None:
-        self._link.drop()
-
-
-def _claim_tail(claim: Claim) -> bytes:
-    return static_tail(running(claim, fence=0, now_us=0, created_us=0))
+        self._link.close()
 
 
 def _renewal(held: Held) -> tuple[str, int, int]:

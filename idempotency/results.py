@@ -10,13 +10,14 @@ from typing import Any, Final
 
 from kombu.exceptions import KombuError
 from kombu.serialization import dumps, loads
-from kombu.utils.json import dumps as json_dumps
+from kombu.utils.json import JSONEncoder
 
 from .errors import UnreadableRecord
 
 SAFE: Final = frozenset(("application/json", "application/x-msgpack", "application/x-yaml"))
 _TEXT: Final = frozenset(("application/json", "application/x-yaml"))
 _SERIALISERS: Final = frozenset(("json", "msgpack", "yaml"))
+_encode_json: Final = JSONEncoder().encode
 
 
 class ResultNotEncodable(ValueError):
@@ -33,7 +34,7 @@ def encode_result(value: Any, serializer: str = "json") -> tuple[bytes, str]:
         return b"null", "application/json"
     try:
         if safe == "json":  # what `dumps` does in the end, at half the cost
-            return json_dumps(value).encode(), "application/json"
+            return _encode_json(value).encode(), "application/json"
         content_type, _, payload = dumps(value, safe)
     except (KombuError, TypeError, ValueError, RecursionError) as error:
         raise ResultNotEncodable(f"{type(value).__name__}: {type(error).__name__}") from error

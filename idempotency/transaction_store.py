@@ -17,7 +17,7 @@ from psycopg import IsolationLevel
 from . import postgres_sql as sql
 from .errors import AlreadyRunning, LeaseLost, StoreUnavailable
 from .postgres_link import Connection, PostgresLink, unavailable
-from .postgres_store import PostgresStore, claimed, swap_values
+from .postgres_store import PostgresStore, insert, swap_values
 from .record import Answer, Claim, Outcome, is_gone, judge
 from .store import ATTEMPTS, Result
 
@@ -60,7 +60,7 @@ class TransactionStore:
         values = self._rows.claim_values(claim)
         try:
             for _ in range(ATTEMPTS):
-                met = claimed(connection.execute(sql.CLAIM, values).fetchone(), claim.key)
+                met = insert(connection, values, claim.key)
                 if isinstance(met, int):
                     return Answer(Outcome.GRANTED, met)
                 if met is None:

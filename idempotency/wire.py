@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from .errors import UnreadableRecord
-from .record import Record, State, Waiter
+from .record import Claim, Record, State, Waiter
 
 VERSION: Final = "iw1"
 FIELDS: Final = 17
@@ -38,21 +38,31 @@ def prefix(owner: str, fence: int) -> str:
     return f"{VERSION} {owner} {fence} "
 
 
+def claim_tail(claim: Claim) -> bytes:
+    """Everything after `created` in the record of a granted claim, with a leading space."""
+    return f"{_fields(claim, 0)} - -\n".encode()
+
+
+def done_tail(claim: Claim, created_us: int, result_type: str, result: bytes | None) -> bytes:
+    """Everything after `due` in the record of a finished claim, with a leading space."""
+    if result is None:
+        return f" {created_us}{_fields(claim, 0)} - -\n".encode()
+    return f" {created_us}{_fields(claim, 0)} - {quoted(result_type)}\n".encode() + result
+
+
 def tail(record: Record) -> bytes:
     """Everything after `due`, with a leading space: what a script appends to a due time."""
-    return f" {record.created_us}".encode() + static_tail(record)
-
-
-def static_tail(record: Record) -> bytes:
-    """Everything after `created`, with a leading space."""
     r = record
     kind = quoted(r.result_type) if r.result is not None else "-"
-    line = (
-        f" {r.attempt} {r.crashes} {r.authority} {r.fingerprint or '-'} {quoted(r.task_id)}"
-        f" {_quoted_once(r.endpoint)} {r.scope} {quoted(r.user_id)} {quoted(r.device_id)}"
-        f" {pack_waiters(r.waiters)} {kind}\n"
-    ).encode()
+    line = f" {r.created_us}{_fields(r, r.crashes)} {pack_waiters(r.waiters)} {kind}\n".encode()
     return line if r.result is None else line + r.result
+
+
+def _fields(of: Claim | Record, crashes: int) -> str:
+    return (
+        f" {of.attempt} {crashes} {of.authority} {of.fingerprint or '-'} {quoted(of.task_id)}"
+        f" {_quoted_once(of.endpoint)} {of.scope} {quoted(of.user_id)} {quoted(of.device_id)}"
+    )
 
 
 def encode(record: Record) -> bytes:

@@ -193,6 +193,7 @@ CASES: dict[str, Case] = {
     "purge of hours": Case(Setting.purge_hours, "endpoint_bucket_hour", 2 * TASKS),
     "count the expired": Case(lambda s: expired(s.link), OF_EXPIRY, EXPIRED),
     "show": Case(lambda s: PostgresListing(s.link, NAMESPACE).get(KEY)),
+    "list of all": listing(OF_TASK, 50 * TASKS + 2 * TASKS + 2),
     "list poisoned": listing(OF_POISONED, POISONED, state="poisoned"),
     "list of a task": listing(OF_TASK, 50, task="app.task7"),
     "list finished of a task": listing(OF_TASK, 100, task="app.task7", state="done"),

@@ -134,6 +134,18 @@ def test_sql_of_an_unknown_revision_is_refused(arguments: tuple[str, ...]) -> No
     assert "base, 0001, 0002" in done.stderr
 
 
+@pytest.mark.parametrize("revision", ["", "nonsense", "00", "head:base"])
+@pytest.mark.parametrize("command", [("upgrade",), ("downgrade", "--yes")], ids=" ".join)
+def test_an_unknown_revision_is_refused_by_name(
+    database_url: str, command: tuple[str, ...], revision: str
+) -> None:
+    done = commands.invoke("db", *command, "--database-url", database_url, "--", revision)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: revision: {revision!r} is none of ")
+    assert "0001, 0002" in done.stderr
+    assert current(database_url) == REQUIRED_REVISION
+
+
 # -- workers ---------------------------------------------------------------------------------------
 
 

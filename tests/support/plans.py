@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,11 +83,7 @@ class ExplainedLink(PostgresLink):
         self.url = url
         self.plans = Plans()
 
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        with super().connection() as connection:
-            connection.add_notice_handler(self.plans.note)
-            try:
-                yield connection
-            finally:
-                connection.remove_notice_handler(self.plans.note)
+    def _connect(self) -> Connection:
+        connection = super()._connect()
+        connection.add_notice_handler(self.plans.note)
+        return connection
