@@ -1,4 +1,4 @@
-"""What is checked when a worker starts: settings, task options, and what Redis may throw away."""
+"""What is checked when a worker starts: settings, task options, and the servers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from .app_settings import settings_of
 from .engine import close_engines, engine_for
 from .errors import ConfigurationError
 from .redis_store import RedisStore
-from .service import authorities
+from .service import authorities, ready
 from .stores import warn_of_eviction
 
 log = logging.getLogger(__name__)
 
 
 def check(app: Any) -> None:
-    """Raise ConfigurationError for any setting or task option that cannot work."""
+    """Raise ConfigurationError for any setting or task option that cannot work.
+
+    A server that is away or not migrated is only told: messages wait until it is there.
+    """
     engine = engine_for(settings_of(app))
+    for problem in ready(app):
+        log.warning("tasks wait for their store: %s", problem)
     for authority in authorities(app):
         store = engine.stores.get(authority)
         if isinstance(store, RedisStore):

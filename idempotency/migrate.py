@@ -140,6 +140,15 @@ def _advice(problem: str) -> str:
     return f"{problem} (this version of idemwatch knows {known}): upgrade idemwatch, or name one"
 
 
+def _raise_interruption(error: BaseException) -> None:
+    """Alembic's steps fail on their way out of a Ctrl-C, which is what is told then."""
+    cause = error.__context__
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause
+        cause = cause.__context__
+
+
 @contextmanager
 def _connected(database_url: str) -> Iterator[Connection]:
     try:
@@ -153,8 +162,7 @@ def _connected(database_url: str) -> Iterator[Connection]:
         with engine.connect() as connection:
             yield connection
     except SQLAlchemyError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Alembic fails on its way out of it
-            raise error.__context__ from None
+        _raise_interruption(error)
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise StoreUnavailable("postgres", reason[:300]) from error
     finally:

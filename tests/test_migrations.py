@@ -207,7 +207,7 @@ def invalid(url: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("signalled", "ended", "told"),
-    [(signal.SIGKILL, -signal.SIGKILL, ""), (signal.SIGINT, 130, "interrupted\n")],
+    [(signal.SIGKILL, -signal.SIGKILL, ""), (signal.SIGINT, 130, "\ninterrupted\n")],
 )
 def test_an_upgrade_broken_off_in_a_build_is_repaired_by_the_next(
     another_url: str,
