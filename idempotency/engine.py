@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -35,17 +34,18 @@ TASK: Final[ContextVar[str]] = ContextVar("idemwatch_task", default=metrics.SERV
 MAX_HOLD_SECONDS: Final = 6 * 3600.0
 LATE_SECONDS: Final = 600.0
 """How long what a store did not take is tried again in the background."""
+_MICROSECOND: Final = timedelta(microseconds=1)
 _HITS: Final = frozenset((Outcome.DUPLICATE, Outcome.RUNNING))
 
 
 def new_owner() -> str:
     """A random owner, one for each execution."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def microseconds(duration: timedelta) -> int:
     """A duration in whole microseconds."""
-    return duration // timedelta(microseconds=1)
+    return duration // _MICROSECOND
 
 
 class Engine:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from threading import Condition
 
 from .record import RETENTION_US, Claim, Completion, Record, State, is_gone, running
@@ -106,7 +105,7 @@ class MemoryStore(SwapStore):
         if record is None or record.state is not State.RUNNING:
             return False
         due = self._clock() + held.claim.lease_us
-        self._records[held.key] = replace(record, due_us=due)
+        self._records[held.key] = record._replace(due_us=due)
         return True
 
     def find(self, key: str) -> Found | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -144,15 +144,14 @@ class IdempotencyService:
         AlreadyRunning, ArgumentMismatch, PoisonedKey or StoreUnavailable; at its end LeaseLost when
         a successor has the key and is not finished yet. If it is, `result` is the successor's.
         """
-        claim = replace(self._claim(key), fingerprint=fingerprint)
+        claim = self._claim(key)._replace(fingerprint=fingerprint)
         return self._once(claim, self._ttl(ttl))
 
     def once_for(
         self, call: CallKey, scope: str, ttl: timedelta | float | None = None
     ) -> AbstractContextManager[Work]:
         """The same for a call whose key was computed."""
-        claim = replace(
-            self._claim(call.key),
+        claim = self._claim(call.key)._replace(
             fingerprint=call.fingerprint,
             scope=scope,
             user_id=call.user_id,

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -229,6 +230,12 @@ class SlotHistogram(Histogram):
             _slots.value(self, "_bucket", (*labels, ("le", _le(bound))))
             for bound in self._upper_bounds
         ]
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:  # noqa: ARG002
+        """Count one observation; exemplars are not kept."""
+        self._raise_if_not_observable()  # type: ignore[no-untyped-call]
+        self._sum.inc(amount)
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
 
 
 def _le(bound: float) -> str:

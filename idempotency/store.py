@@ -7,11 +7,11 @@ looked at: `claim` inserts, or judges the record it met and swaps exactly that r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from .errors import StoreUnavailable
 from .record import (
+    NO_WAITERS,
     TOMBSTONE_US,
     Answer,
     Claim,
@@ -27,8 +27,7 @@ from .record import (
 ATTEMPTS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A record as it was read. `version` lets a swap fail when the record has changed since."""
 
     record: Record
@@ -36,8 +35,7 @@ class Found:
     version: object = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(NamedTuple):
     """A key held by a claim: what every later write names."""
 
     claim: Claim
@@ -50,24 +48,12 @@ class Held:
         return self.claim.key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(NamedTuple):
     """An encoded result. `data` None: the work is done, its result is not kept."""
 
+    ttl_us: int
     data: bytes | None = None
     content_type: str = ""
-    ttl_us: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """A record with its key, and what only PostgreSQL keeps about it."""
-
-    key: str
-    record: Record
-    now_us: int
-    hit_count: int = 0
-    details: dict[str, object] = field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -161,13 +147,12 @@ class SwapStore(Store, Protocol):
 
 def tombstone(record: Record, now_us: int) -> Record:
     """What `forget` leaves, so that a late writer cannot bring the record back."""
-    return replace(
-        record,
+    return record._replace(
         state=State.FORGOTTEN,
         owner="-",
         due_us=now_us + TOMBSTONE_US,
         fingerprint="",
-        waiters={},
+        waiters=NO_WAITERS,
         result_type="",
         result=None,
     )
@@ -176,7 +161,7 @@ def tombstone(record: Record, now_us: int) -> Record:
 def unclaimed(held: Held, found: Found | None, now_us: int) -> Held:
     """A result without a claim, dated, and with a fence above that of the record it replaces."""
     fence = now_us if found is None else max(found.record.fence + 1, now_us)
-    return replace(held, fence=fence, created_us=now_us)
+    return held._replace(fence=fence, created_us=now_us)
 
 
 def done(held: Held, result: Result, now_us: int) -> Record:
@@ -194,7 +179,7 @@ def done(held: Held, result: Result, now_us: int) -> Record:
 
 def waiting(held: Held, *, fingerprint: str, due_us: int) -> Record:
     """The WAITING record of a claim that retries: open to the next attempt of its task id."""
-    following = replace(held.claim, attempt=held.claim.attempt + 1, fingerprint=fingerprint)
+    following = held.claim._replace(attempt=held.claim.attempt + 1, fingerprint=fingerprint)
     return record_of(
         following, State.WAITING, fence=held.fence, due_us=due_us, created_us=held.created_us
     )

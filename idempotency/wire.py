@@ -16,10 +16,11 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 from .errors import UnreadableRecord
-from .record import Claim, Record, State, Waiter
+from .record import NO_WAITERS, Claim, Record, State, Waiter
 
 VERSION: Final = "iw1"
 FIELDS: Final = 17
+_STATES: Final = {state.value: state for state in State}
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.:@/+][A-Za-z0-9_.:@/+\-]*").fullmatch
 
 
@@ -85,7 +86,7 @@ def decode(raw: bytes, store: str, key: str) -> Record:
         if fields[0] != VERSION or len(fields) != FIELDS or not newline:
             raise ValueError("not a record")
         return _record(fields, result)
-    except (ValueError, IndexError) as error:
+    except (ValueError, LookupError) as error:
         raise UnreadableRecord(
             store,
             f"the record of {key} cannot be read; look at it, and remove it with "
@@ -94,23 +95,24 @@ def decode(raw: bytes, store: str, key: str) -> Record:
 
 
 def _record(fields: list[str], result: bytes) -> Record:
-    kind = fields[16]
+    (_, owner, fence, state, due, created, attempt, crashes, authority, fingerprint, task_id,
+     endpoint, scope, user_id, device_id, waiters, kind) = fields  # fmt: skip
     return Record(
-        owner=fields[1],
-        fence=int(fields[2]),
-        state=State(fields[3]),
-        due_us=int(fields[4]),
-        created_us=int(fields[5]),
-        attempt=int(fields[6]),
-        crashes=int(fields[7]),
-        authority=fields[8],
-        fingerprint="" if fields[9] == "-" else fields[9],
-        task_id=_text(fields[10]) or "",
-        endpoint=_text(fields[11]) or "",
-        scope=fields[12],
-        user_id=_text(fields[13]),
-        device_id=_text(fields[14]),
-        waiters=unpack_waiters(fields[15]),
+        state=_STATES[state],
+        owner=owner,
+        fence=int(fence),
+        due_us=int(due),
+        created_us=int(created),
+        attempt=int(attempt),
+        crashes=int(crashes),
+        authority=authority,
+        fingerprint="" if fingerprint == "-" else fingerprint,
+        task_id=_text(task_id) or "",
+        endpoint=_text(endpoint) or "",
+        scope=scope,
+        user_id=_text(user_id),
+        device_id=_text(device_id),
+        waiters=unpack_waiters(waiters),
         result_type="" if kind == "-" else unquote(kind),
         result=None if kind == "-" else result,
     )
@@ -129,11 +131,11 @@ def pack_waiters(waiters: Mapping[str, Waiter]) -> str:
     return ";".join(f"{quote(tid, safe='')},{w.token},{w.due_us}" for tid, w in waiters.items())
 
 
-def unpack_waiters(text: str) -> dict[str, Waiter]:
+def unpack_waiters(text: str) -> Mapping[str, Waiter]:
     """The inverse of `pack_waiters`. Raises ValueError."""
-    waiters: dict[str, Waiter] = {}
     if text in ("-", ""):
-        return waiters
+        return NO_WAITERS
+    waiters: dict[str, Waiter] = {}
     for item in text.split(";"):
         task_id, token, due = item.split(",")
         waiters[unquote(task_id)] = Waiter(token, int(due))

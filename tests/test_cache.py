@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pytest
 import redis
@@ -188,7 +187,7 @@ def test_a_put_that_lands_late_does_not_pass_a_tombstone(cached: Cached) -> None
     assert cached.subject.store.complete(held, result()) is Completion.STORED
     with ExitStack() as stack:
         other = redis_subject(stack, cached.redis_url)
-        other.store.claim(replace(other.claim(), lease_us=HOUR_US))
+        other.store.claim(other.claim()._replace(lease_us=HOUR_US))
         other.store.forget(KEY)
     before = sets(cached.client)
     cached.cache.heal()

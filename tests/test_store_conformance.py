@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 from idemwatch.idempotency.errors import AuthorityMismatch
@@ -59,7 +58,7 @@ def test_texts_of_strangers_are_kept_as_they_are(subject: Subject, text: str) ->
 def test_claiming_again_with_the_same_owner_grants_again(subject: Subject) -> None:
     claim = subject.claim(lease_us=60 * SECOND)
     first = subject.store.claim(claim)
-    second = subject.store.claim(replace(claim, lease_us=HOUR_US))
+    second = subject.store.claim(claim._replace(lease_us=HOUR_US))
     assert (second.outcome, second.fence) == (Outcome.GRANTED, first.fence)
     record = subject.record()
     assert (record.crashes, record.owner) == (0, claim.owner)
@@ -125,7 +124,7 @@ def test_a_key_has_one_authority(subject: Subject) -> None:
 @pytest.mark.parametrize("data", [b'{"b":1,"a":2}', b"", b"null", b"\0\n iw1 \xff", None])
 def test_duplicate_gets_the_very_bytes(subject: Subject, data: bytes | None) -> None:
     subject.store.complete(
-        subject.hold(), replace(result(data), content_type="" if data is None else "x/y")
+        subject.hold(), result(data)._replace(content_type="" if data is None else "x/y")
     )
     answer = subject.ask()
     assert answer.outcome is Outcome.DUPLICATE and answer.record is not None
@@ -180,7 +179,7 @@ def test_a_lease_that_ran_out_is_taken_over(subject: Subject) -> None:
 
 def test_a_lease_that_ran_out_and_was_not_taken_may_be_renewed(subject: Subject) -> None:
     held = subject.hold(lease_us=ENDED_US)
-    renewed = replace(held, claim=replace(held.claim, lease_us=HOUR_US))
+    renewed = held._replace(claim=held.claim._replace(lease_us=HOUR_US))
     assert subject.store.renew([renewed]) == {held.claim.owner}
     assert subject.ask().outcome is Outcome.RUNNING
 
@@ -223,7 +222,7 @@ def test_right_owner_with_an_old_fence_is_stale(
     if step is LATE_STEPS["abandon"]:  # names the owner alone, which is random per execution
         return
     before = subject.record()
-    assert not step(subject, replace(held, fence=held.fence - 1))
+    assert not step(subject, held._replace(fence=held.fence - 1))
     assert subject.record() == before
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,11 +125,11 @@ def succeeded(bench: Bench, meanwhile: Callable[[Held], object]) -> Any:
     def work(self: Any) -> str:
         bench.runs["work"] += 1
         key = self.claim.key
-        bench.store._records[key] = replace(bench.store._records[key], due_us=1)
+        bench.store._records[key] = bench.store._records[key]._replace(due_us=1)
         bench.hold(self, owner="successor")
         record = bench.store._records[key]
         claim = Claim(key=key, owner="successor", authority="postgres")
-        claim = replace(claim, fingerprint=record.fingerprint)
+        claim = claim._replace(fingerprint=record.fingerprint)
         meanwhile(Held(claim=claim, fence=record.fence, created_us=record.created_us))
         return "late"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, cast
 
 from idemwatch.idempotency import IdempotencyService, Settings
@@ -47,7 +46,7 @@ def end_lease(service: IdempotencyService, key: str = KEY) -> None:
     store = cast(SwapStore, service.store)
     found = store.find(key)
     assert found is not None
-    assert store._swap(key, found, replace(found.record, due_us=found.now_us - 1))
+    assert store._swap(key, found, found.record._replace(due_us=found.now_us - 1))
 
 
 def record(service: IdempotencyService, key: str = KEY) -> Record:
