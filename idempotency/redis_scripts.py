@@ -31,7 +31,7 @@ CLAIM: Final = Script(
     "local raw = redis.call('GET', KEYS[1]) "
     + _NOW
     + """
-if raw then return {string.format('%.0f', now), raw} end
+if raw then return {now, raw} end
 local is = string.format('%.0f', now)
 local head = 'iw1 ' .. ARGV[1] .. ' ' .. is .. ' running ' .. string.format('%.0f ', now + ARGV[2])
 redis.call('SET', KEYS[1], head .. is .. ARGV[3], 'PX', ARGV[4])
@@ -41,7 +41,7 @@ return now
 
 # KEYS: record. Returns {now, record or false}.
 FIND: Final = Script(
-    _NOW + "return {string.format('%.0f', now), redis.call('GET', KEYS[1])}",
+    _NOW + "return {now, redis.call('GET', KEYS[1])}",
 )
 
 # KEYS: record. ARGV: record expected, new record, milliseconds to keep it (0: for ever).

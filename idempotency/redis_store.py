@@ -50,7 +50,7 @@ class RedisStore(SwapStore):
         if isinstance(reply, int):
             return reply
         now, raw = reply
-        return Found(decode(raw, self.name, claim.key), int(now), raw)
+        return Found(decode(raw, self.name, claim.key), now, raw)
 
     def _swap(self, key: str, found: Found, new: Record) -> bool:
         if (
@@ -109,10 +109,11 @@ class RedisStore(SwapStore):
         return self._find(key)[1]
 
     def _find(self, key: str) -> tuple[int, Found | None]:
+        now: int
         now, raw = self._link.run(FIND, (self.redis_key(key),))
         if raw is None:
-            return int(now), None
-        return int(now), Found(decode(raw, self.name, key), int(now), raw)
+            return now, None
+        return now, Found(decode(raw, self.name, key), now, raw)
 
     def forget(self, key: str) -> Record | None:
         found = self._remove_unreadable(key) or super().forget(key)

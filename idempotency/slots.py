@@ -233,7 +233,6 @@ class SlotHistogram(Histogram):
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:  # noqa: ARG002
         """Count one observation; exemplars are not kept."""
-        self._raise_if_not_observable()  # type: ignore[no-untyped-call]
         self._sum.inc(amount)
         self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
 
