@@ -257,7 +257,9 @@ class Row(NamedTuple):
     now: datetime
 
 
-def insert(connection: Connection, values: dict[str, Any], key: str) -> int | Found | None:
+def insert(
+    connection: Connection | psycopg.Cursor[Any], values: dict[str, Any], key: str
+) -> int | Found | None:
     """The fence of a new record, the record met, or None when that vanished: claim again."""
     row = connection.execute(sql.CLAIM, values).fetchone()
     if row is not None:

@@ -35,7 +35,7 @@ from .results import decode_result
 from .settings import MAX_TTL, Settings, duration, load, seconds
 from .store import Held, Result, Store
 from .transaction_store import AUTHORITY as TRANSACTION
-from .transaction_store import TransactionStore, limit_lock_wait
+from .transaction_store import TransactionStore, joined
 
 LOCK: Final = "lock"
 LONGEST_WAIT_SECONDS: Final = 5.0
@@ -208,16 +208,15 @@ class IdempotencyService:
     ) -> Iterator[Transaction]:
         """Commit the record of `key` and the effects made through `tx.connection` together.
 
-        `connection` joins a psycopg transaction of the caller's; its COMMIT then decides. An
-        exception rolls back. Raises AlreadyRunning when another transaction on the key does not
-        end within `lock_timeout`.
+        `connection` joins a psycopg transaction of the caller's: its COMMIT then decides, unless it
+        is in autocommit mode. An exception rolls back. Raises AlreadyRunning when another
+        transaction on the key does not end within `lock_timeout`.
         """
         claim, kept = self._claim(key, TRANSACTION), self._ttl(ttl)
         store = self._transactions()
         wait = seconds("lock_timeout", lock_timeout)
         if connection is not None:
-            with connection.transaction():
-                limit_lock_wait(connection, wait)
+            with joined(connection, wait):
                 yield from self._transact(store, connection, claim, kept)
             return
         done = self.engine.timed(store, "check", lambda: store.finished(claim))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from typing import Final
 
 import psycopg
 from psycopg import IsolationLevel
+from psycopg.rows import tuple_row
 
 from . import postgres_sql as sql
 from .errors import AlreadyRunning, LeaseLost, StoreUnavailable
@@ -48,7 +49,7 @@ class TransactionStore:
             try:
                 connection.isolation_level = IsolationLevel.READ_COMMITTED
                 with connection.transaction():
-                    limit_lock_wait(connection, lock_timeout)
+                    _limit_lock_wait(connection, _as_setting(lock_timeout))
                     yield connection
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 if connection.broken:
@@ -58,9 +59,10 @@ class TransactionStore:
     def claim(self, connection: Connection, claim: Claim) -> Answer:
         """Claim within the transaction. Raises AlreadyRunning past its lock_timeout."""
         values = self._rows.claim_values(claim)
+        cursor = connection.cursor(row_factory=tuple_row)  # the caller's rows may be dicts
         try:
             for _ in range(ATTEMPTS):
-                met = insert(connection, values, claim.key)
+                met = insert(cursor, values, claim.key)
                 if isinstance(met, int):
                     return Answer(Outcome.GRANTED, met)
                 if met is None:
@@ -89,7 +91,25 @@ class TransactionStore:
             raise LeaseLost(claim.key)
 
 
-def limit_lock_wait(connection: Connection, lock_timeout: timedelta) -> None:
-    """Wait no longer for another transaction on the same key, until this one ends."""
-    milliseconds = max(1, lock_timeout // timedelta(milliseconds=1))
-    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{milliseconds}ms",))
+@contextmanager
+def joined(connection: Connection, lock_timeout: timedelta) -> Iterator[None]:
+    """A savepoint in the caller's transaction, which has its own lock_timeout again afterwards.
+
+    The first statement begins that transaction where the caller has not; only a connection in
+    autocommit mode has none, and then this is the transaction.
+    """
+    cursor = connection.cursor(row_factory=tuple_row)
+    before = cursor.execute("SELECT current_setting('lock_timeout')").fetchone()
+    with connection.transaction():
+        _limit_lock_wait(connection, _as_setting(lock_timeout))
+        yield
+        _limit_lock_wait(connection, str(before[0]) if before else "0")
+
+
+def _as_setting(lock_timeout: timedelta) -> str:
+    return f"{max(1, lock_timeout // timedelta(milliseconds=1))}ms"
+
+
+def _limit_lock_wait(connection: Connection, setting: str) -> None:
+    """How long to wait for another transaction on the same key, until this one ends."""
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (setting,))

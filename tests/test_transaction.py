@@ -23,6 +23,7 @@ from idemwatch.idempotency import (
 from idemwatch.idempotency.engine import close_engines
 from idemwatch.idempotency.memory_store import MemoryStore
 from idemwatch.idempotency.service import StoredResult
+from psycopg.rows import dict_row, tuple_row
 from support.services import counted
 from support.stores import DEADLINE_SECONDS, KEY, wait_until
 from support.transactions import (
@@ -51,11 +52,13 @@ def service(database_url: str, watcher: Connection) -> Iterator[IdempotencyServi
     close_engines()
 
 
-@pytest.fixture
-def mine(database_url: str) -> Iterator[Connection]:
-    """A connection of the caller's own."""
-    with psycopg.connect(database_url) as connection:
-        connection.execute("SELECT 1")  # begins a transaction, which `transaction` then joins
+@pytest.fixture(params=["begun", "idle", "with dict rows"])
+def mine(database_url: str, request: pytest.FixtureRequest) -> Iterator[Connection]:
+    """A connection of the caller's own, with or without a transaction that has begun."""
+    rows: Any = dict_row if request.param == "with dict rows" else tuple_row
+    with psycopg.connect(database_url, row_factory=rows) as connection:
+        if request.param == "begun":
+            connection.execute("SELECT 1")
         yield connection
         connection.rollback()
 
@@ -217,6 +220,27 @@ def test_the_callers_commit_decides(
         ending()
         assert effects(watcher) == wanted
     assert do(service, "second", connection=mine) == "first"
+
+
+def test_the_caller_waits_for_locks_as_long_as_before(
+    service: IdempotencyService, database_url: str
+) -> None:
+    with psycopg.connect(database_url) as mine:
+        mine.execute("SET LOCAL lock_timeout = '7s'")
+        do(service, "first", connection=mine)
+        do(service, "second", connection=mine)
+        assert mine.execute("SHOW lock_timeout").fetchone() == ("7s",)
+        with pytest.raises(KeyError), service.transaction("other", connection=mine):
+            raise KeyError
+        assert mine.execute("SHOW lock_timeout").fetchone() == ("7s",)
+
+
+def test_in_autocommit_mode_the_block_is_the_transaction(
+    service: IdempotencyService, watcher: Connection
+) -> None:
+    assert do(service, "first", connection=watcher) == "first"
+    assert effects(watcher) == ["first"] and records(watcher) == ["done"]
+    assert watcher.execute("SHOW lock_timeout").fetchone() == ("0",)
 
 
 def test_a_refusal_leaves_the_callers_transaction_usable(
