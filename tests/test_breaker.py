@@ -9,7 +9,9 @@ from uuid import uuid4
 
 import pytest
 from idemwatch.idempotency.breaker import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Breaker
+from idemwatch.idempotency.engine import Engine
 from idemwatch.idempotency.errors import StoreUnavailable
+from idemwatch.idempotency.settings import Settings
 from support.services import counted
 from support.stores import DEADLINE_SECONDS
 
@@ -124,3 +126,25 @@ def test_stores_are_left_out_each_by_itself() -> None:
     one.failed("away")
     assert not one.allows() and other.allows()
     assert (one.shown, other.shown) == (1, 0)
+
+
+def test_a_store_that_nobody_asks_any_more_is_not_shown_as_left_out(breaker: Timed) -> None:
+    breaker.failed("away")
+    assert breaker.shown == 1
+    breaker.close()
+    assert breaker.shown == 0
+
+
+@pytest.mark.parametrize("authority", ["redis", "postgres"])
+def test_a_closed_engine_shows_no_outage(authority: str, request: pytest.FixtureRequest) -> None:
+    nowhere = "127.0.0.1:1"
+    settings = Settings(
+        authority=authority, redis_url=f"redis://{nowhere}", database_url=f"postgresql://{nowhere}/"
+    )
+    engine = Engine(settings)
+    request.addfinalizer(engine.close)
+    with pytest.raises(StoreUnavailable):
+        engine.stores.get(authority).ping()
+    assert counted("circuit_open", store=authority) == 1
+    engine.close()
+    assert counted("circuit_open", store=authority) == 0

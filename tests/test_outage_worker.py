@@ -105,6 +105,26 @@ def test_a_result_is_kept_though_postgresql_is_away_when_the_work_ends(
     assert fleet.events(label) == ["start", "end"]
 
 
+def test_messages_wait_until_the_database_is_migrated(
+    new_fleet: Callable[..., Fleet],
+    new_redis: Callable[..., RedisServer],
+    new_postgres: Callable[..., PostgresServer],
+    migrate: Callable[[str], None],
+) -> None:
+    database = new_postgres()
+    fleet = new_fleet("postgres", redis_url=new_redis().url, database_url=database.url)
+    assert fleet.logged("tasks wait for their store: postgres") == 1
+    assert fleet.logged("run `idemwatch db upgrade`") == 1
+    label = fleet.label()
+    task_id = fleet.send("work", label)
+    fleet.wait(lambda: fleet.logged(f"sheet.work[{task_id}] ignored") >= 2, "it was sent back")
+    assert fleet.events(label) == []
+    migrate(database.url)
+    assert fleet.result(task_id) == label
+    fleet.wait_for_idle()
+    assert fleet.events(label) == ["start", "end"]
+
+
 def test_messages_wait_while_both_are_away(by_postgres: Started) -> None:
     fleet, cache, database = by_postgres
     done = do_some(fleet)
