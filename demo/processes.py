@@ -32,9 +32,9 @@ _PORTS: Final = range(15000, 32000)
 # QUIT is PostgreSQL's immediate shutdown, which ends its children too.
 _GUARDIAN: Final = """
 read -r _
-kill -CONT -- "-$1"; kill -QUIT "$1"; tries=0
+kill -s CONT -- "-$1"; kill -QUIT "$1"; tries=0
 while kill -0 "$1" && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
-kill -KILL -- "-$1"
+kill -s KILL -- "-$1"
 rm -rf -- "$2"
 """
 

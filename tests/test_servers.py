@@ -235,6 +235,35 @@ def test_servers_and_folders_end_with_a_killed_parent(tmp_path: Path) -> None:
     wait_until(lambda: not any(alive(pid) for pid in pids) and not list(tmp_path.iterdir()))
 
 
+STUBBORN = """
+import os, subprocess, sys
+from pathlib import Path
+from idemwatch.demo.processes import Child
+deaf = "trap '' QUIT; echo deaf; sleep 300 & wait; sleep 300"
+child = Child("deaf", ["/bin/sh", "-c", deaf], folder=Path(sys.argv[1]))
+child.wait_until(lambda: "deaf" in child.log.read_text(), 30, "it was deaf")
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_child_that_heeds_no_quit_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    folder = tmp_path / "child"
+    folder.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", STUBBORN, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        pids = [pid, *descendants(pid)]
+        assert len(pids) > 1 and all(alive(one) for one in pids)
+        os.killpg(parent.pid, signal.SIGKILL)
+    wait_until(lambda: not any(alive(one) for one in pids) and not folder.exists())
+
+
 def test_proxy_passes_what_it_held_after_the_client_gave_up(
     redis_url: str, tcp_proxy: Callable[[str], TcpProxy]
 ) -> None:

@@ -12,12 +12,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from typing import Any
 
 import redis
 from celery import Celery
 from celery.exceptions import Ignore, Reject
+from celery.signals import worker_init
+from celery.worker.control import control_command
 from idemwatch.exporter.worker import install_signals
 from idemwatch.idempotency import IdempotentTask
 
@@ -70,6 +74,19 @@ def work(self: Any, label: str, gate: str | None = None) -> str:
         pass_gate(gate)
     write(label, "end")
     return label
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def use_before_the_fork(**_: Any) -> None:
+    """The main process does a piece of work itself, before it has children."""
+    if "first_use" in app.conf:
+        work.apply((app.conf.first_use,))
+
+
+@control_command(args=[("label", str)])  # type: ignore[untyped-decorator]
+def use_again(_state: Any, label: str) -> Any:
+    """The main process does a piece of work itself, beside its children."""
+    return work.apply((label,)).get(disable_sync_subtasks=False)
 
 
 @task("bypassing", idempotency_when_unavailable="run")
@@ -218,10 +235,29 @@ def mourns(self: Any, label: str) -> None:
     write(label, "mourns")
 
 
-@task("keyed", idempotency_key=lambda _task, label, value: f"keyed/{label}")  # noqa: ARG005
-def keyed(self: Any, label: str, value: Any) -> Any:
+@task("keyed", idempotency_key=lambda _task, label, *_, **__: f"keyed/{label}")
+def keyed(self: Any, label: str, value: Any, gate: str | None = None) -> Any:
     write(label, "start")
+    if gate is not None:
+        pass_gate(gate)
     return value
+
+
+class Size(Enum):
+    LARGE = "large"
+
+
+@dataclass(frozen=True)
+class Place:
+    room: str
+    floor: int = 0
+
+
+@task("ordered")
+def ordered(self: Any, label: str, what: Any, count: int = 1) -> str:
+    """Returns the hash seed of the process that did the work."""
+    write(label, "start")
+    return os.environ.get("PYTHONHASHSEED", "")
 
 
 @task("returns", ignore_result=False)
