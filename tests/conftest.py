@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -40,6 +41,10 @@ DEBIAN_REDIS = Path("/usr/bin/redis-server")
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql/15/bin")
 REDIS_DATABASES = 256
 TEMPLATE = "migrated"
+
+# A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count()
 
