@@ -1,0 +1,73 @@
+"""Schedules that get in their own way, or in that of another on the same resource."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+
+import numpy as np
+
+from .cron import Cron
+from .days import DayRule
+from .load import load_map
+from .model import Schedule
+from .occurrences import Interval, Timing, bits
+
+_SEARCHED_DAYS = 366
+_DAY_SECONDS = 86_400
+
+
+def shortest_gap(timing: Timing, today: date) -> timedelta | None:
+    """The shortest time from one run to the next within a year; None if it runs at most once.
+
+    By its own clock: a change of the clock may shorten a gap by the hour that it moves.
+    """
+    if isinstance(timing, Interval):
+        return timing.every
+    times = _seconds_of_day(timing)
+    within = min((other - one for one, other in itertools.pairwise(times)), default=None)
+    days = _days_between(timing.rule, today)
+    if days is None:  # one day at most
+        return None if within is None else timedelta(seconds=within)
+    over = days * _DAY_SECONDS - times[-1] + times[0]
+    return timedelta(seconds=over if within is None else min(within, over))
+
+
+def _seconds_of_day(cron: Cron) -> list[int]:
+    hours, minutes, seconds = bits(cron.hours), bits(cron.minutes), bits(cron.seconds)
+    return [h * 3600 + m * 60 + s for h in hours for m in minutes for s in seconds]
+
+
+@lru_cache(maxsize=4096)
+def _days_between(rule: DayRule, today: date) -> int | None:
+    fitting = [n for n in range(_SEARCHED_DAYS) if rule.fits(today + timedelta(n))]
+    return min((other - one for one, other in itertools.pairwise(fitting)), default=None)
+
+
+def overrunning(schedules: Sequence[Schedule], today: date) -> list[Schedule]:
+    """Those whose next run begins before a run of theirs has ended."""
+    found = []
+    for one in schedules:
+        gap = shortest_gap(one.timing, today)
+        if gap is not None and one.duration > gap:
+            found.append(one)
+    return found
+
+
+def contending(schedules: Sequence[Schedule], start: datetime) -> list[Schedule]:
+    """Those that run, in the week from `start`, while another on the same asset and client does."""
+    by_resource: dict[tuple[str, str | None], list[Schedule]] = defaultdict(list)
+    for one in schedules:
+        if one.asset_id is not None:
+            by_resource[one.asset_id, one.client_id].append(one)
+    found = []
+    for group in by_resource.values():
+        if len(group) > 1:
+            own = np.array([load_map([one], start, capacity=1).concurrency for one in group])
+            others = own.sum(axis=0) - own
+            meets = ((own > 0) & (others > 0)).any(axis=1)
+            found += [one for one, met in zip(group, meets, strict=True) if met]
+    return found

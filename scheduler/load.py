@@ -1,0 +1,203 @@
+"""How many runs there are at once, in each minute of a real week: the load map.
+
+Cron fires at second 0, so in minute t there are as many runs as have start <= t < start + duration
+in minutes. Starts are counted for all schedules with the same days and duration at once, as a
+product of their hour and minute masks, laid on a line of local minutes and read off it in UTC.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .clock import changes, offset, zone_of
+from .cron import Cron
+from .days import DayRule
+from .model import Schedule
+from .occurrences import Interval, Timing, bits, on_day
+
+Counts: TypeAlias = NDArray[np.float64]
+DAY: Final = 1440
+WEEK: Final = 7 * DAY
+_MINUTE: Final = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadMap:
+    """`concurrency[t]`: runs at once in minute t from `start` (UTC). `capacity`: slots."""
+
+    start: datetime
+    concurrency: Counts
+    capacity: float
+
+    @property
+    def load(self) -> Counts:
+        """Concurrency by capacity, shape (minutes,)."""
+        return self.concurrency / self.capacity
+
+    def by_half_hour(self, zone: str = "UTC") -> Counts:
+        """The highest load of each half hour of the day in `zone`, over all days; shape (48,)."""
+        highest = np.zeros(48)
+        np.maximum.at(highest, self.half_hours(zone), self.load)
+        return highest
+
+    def half_hours(self, zone: str = "UTC") -> NDArray[np.int64]:
+        """The half hour of the day, 0 to 47, of each minute."""
+        shift = np.zeros(len(self.concurrency), dtype=np.int64)
+        for piece in _pieces(zone, self.start, len(self.concurrency)):
+            shift[piece.first : piece.last] = piece.shift
+        since_midnight = self.start.hour * 60 + self.start.minute
+        minutes = np.arange(len(self.concurrency)) + since_midnight + shift
+        return minutes % DAY // 30
+
+
+def load_map(
+    schedules: Iterable[Schedule], start: datetime, *, capacity: float, minutes: int = WEEK
+) -> LoadMap:
+    """The load from `start` (aware; cut to the minute) on. Runs that began before count too."""
+    start = start.astimezone(UTC).replace(second=0, microsecond=0)
+    chosen = [(one.timing, one.minutes, one.zone) for one in schedules]
+    before = max((length for _, length, _ in chosen), default=1)
+    starts = _starts(chosen, start - before * _MINUTE, minutes + before)
+    steps = np.zeros(minutes + 2 * before + 1)
+    for length, counts in starts.items():
+        steps[: len(counts)] += counts
+        steps[length : length + len(counts)] -= counts
+    concurrency = np.cumsum(steps)[before : before + minutes]
+    return LoadMap(start, np.rint(concurrency), capacity)
+
+
+def _starts(
+    schedules: Sequence[tuple[Timing, int, str]], start: datetime, minutes: int
+) -> dict[int, Counts]:
+    """Starts in each minute from `start`, by the minutes that a run takes."""
+    starts: dict[int, Counts] = defaultdict(lambda: np.zeros(minutes))
+    by_zone: dict[str, list[tuple[Cron, int]]] = defaultdict(list)
+    for timing, length, zone in schedules:
+        if isinstance(timing, Interval):
+            starts[length] += _interval_starts(timing, start, minutes)
+        else:
+            by_zone[zone].append((timing, length))
+    for zone, crons in by_zone.items():
+        _add_zone(starts, zone, crons, start, minutes)
+    return starts
+
+
+def _interval_starts(interval: Interval, start: datetime, minutes: int) -> Counts:
+    """Exactly how many multiples of the interval fall into each minute."""
+    edges = (start - interval.anchor) / _MINUTE + np.arange(minutes + 1)
+    counted = np.ceil(np.round(edges / (interval.every / _MINUTE), 9))
+    return np.diff(counted)
+
+
+class _Piece(NamedTuple):
+    """Minutes first to last (without it) of the line, in which local time is UTC + `shift`."""
+
+    first: int
+    last: int
+    shift: int
+
+
+def _pieces(zone: str, start: datetime, minutes: int) -> list[_Piece]:
+    """The line cut where the zone's clock changes."""
+    tz, end = zone_of(zone), start + minutes * _MINUTE
+    cuts = [start, *changes(tz, start, end - _MINUTE), end]
+    return [
+        _Piece(
+            math.ceil((one - start) / _MINUTE),
+            math.ceil((other - start) / _MINUTE),
+            offset(one.astimezone(tz)) // _MINUTE,
+        )
+        for one, other in itertools.pairwise(cuts)
+    ]
+
+
+def _add_zone(
+    starts: dict[int, Counts],
+    zone: str,
+    crons: Sequence[tuple[Cron, int]],
+    start: datetime,
+    minutes: int,
+) -> None:
+    pieces = _pieces(zone, start, minutes)
+    first_day = (start + min(piece.shift for piece in pieces) * _MINUTE).date()
+    last_day = (start + (minutes + max(piece.shift for piece in pieces)) * _MINUTE).date()
+    days = [first_day + timedelta(n) for n in range((last_day - first_day).days + 1)]
+    origin = (start - datetime.combine(first_day, datetime.min.time(), UTC)) // _MINUTE
+    plain = len(pieces) == 1
+    followers = [one for one in crons if plain or not one[0].fixed]
+    for length, local in _local_starts(followers, days).items():
+        for piece in pieces:
+            begin = origin + piece.shift
+            starts[length][piece.first : piece.last] += local[
+                begin + piece.first : begin + piece.last
+            ]
+    if not plain:
+        _add_fixed(starts, zone, [one for one in crons if one[0].fixed], days, start)
+
+
+def _add_fixed(
+    starts: dict[int, Counts],
+    zone: str,
+    crons: Sequence[tuple[Cron, int]],
+    days: Sequence[date],
+    start: datetime,
+) -> None:
+    """In a week in which the clock changes, times of fixed schedules are told one by one."""
+    tz = zone_of(zone)
+    for cron, length in crons:
+        line = starts[length]
+        for moment in {
+            moment.replace(second=0)
+            for day in days
+            if cron.rule.fits(day)
+            for moment in on_day(cron, tz, day)
+        }:
+            at = (moment - start) // _MINUTE
+            if 0 <= at < len(line):
+                line[at] += len(bits(cron.seconds))
+
+
+def _local_starts(crons: Sequence[tuple[Cron, int]], days: Sequence[date]) -> dict[int, Counts]:
+    """Starts in each local minute of `days`, by duration."""
+    found: dict[int, Counts] = {}
+    if not crons:
+        return found
+    groups: dict[tuple[int, int], list[Cron]] = defaultdict(list)
+    patterns: dict[DayRule, int] = {}
+    for cron, length in crons:
+        pattern = patterns.get(cron.rule)
+        if pattern is None:
+            pattern = patterns[cron.rule] = _pattern(cron.rule, days)
+        if pattern:
+            groups[length, pattern].append(cron)
+    for (length, pattern), members in groups.items():
+        line = found.setdefault(length, np.zeros((len(days), DAY)).reshape(-1))
+        line.reshape(len(days), DAY)[bits(pattern)] += _times_of_day(members)
+    return found
+
+
+def _pattern(rule: DayRule, days: Sequence[date]) -> int:
+    return sum(1 << number for number, day in enumerate(days) if rule.fits(day))
+
+
+def _times_of_day(crons: Sequence[Cron]) -> Counts:
+    """Starts in each minute of a day, shape (1440,)."""
+    hours = _matrix([cron.hours for cron in crons], 24)
+    minutes = _matrix([cron.minutes for cron in crons], 60)
+    seconds = np.array([float(cron.seconds.bit_count()) for cron in crons])
+    counts: Counts = (hours.T @ (minutes * seconds[:, None])).reshape(DAY)
+    return counts
+
+
+def _matrix(masks: Sequence[int], width: int) -> Counts:
+    column = np.array(masks, dtype=np.uint64)[:, None]
+    return (column >> np.arange(width, dtype=np.uint64) & np.uint64(1)).astype(np.float64)
