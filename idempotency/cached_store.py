@@ -91,20 +91,24 @@ class CachedStore(PostgresStore):
                 same = record.fingerprint == claim.fingerprint
                 outcome = Outcome.DUPLICATE if same else Outcome.MISMATCH
                 return Answer(outcome, record.fence, record)
+        began = time.monotonic()
         answer = super().claim(claim)
         if answer.outcome is Outcome.DUPLICATE and answer.record is not None:
-            self.cache.put(claim.key, answer.record, answer.left_us)  # Redis had lost it
+            self._put(claim.key, answer.record, answer.left_us, began)  # Redis had lost it
         return answer
 
     def complete(self, held: Held, result: Result) -> Completion:
         began = time.monotonic()
         completion = super().complete(held, result)
         if completion is Completion.STORED:
-            spent_us = int((time.monotonic() - began) * SECOND)
-            if spent_us < LATEST_PUT_US:
-                record = done(held, result, wall_clock_us())  # told to people; Redis keeps the time
-                self.cache.put(held.key, record, result.ttl_us - spent_us)
+            record = done(held, result, wall_clock_us())  # told to people; Redis keeps the time
+            self._put(held.key, record, result.ttl_us, began)
         return completion
+
+    def _put(self, key: str, record: Record, left_us: int, began: float) -> None:
+        spent_us = int((time.monotonic() - began) * SECOND)
+        if spent_us < LATEST_PUT_US:
+            self.cache.put(key, record, left_us - spent_us)
 
     def finished(self, key: str) -> Record | None:
         record = self.cache.get(key)
@@ -114,7 +118,8 @@ class CachedStore(PostgresStore):
 
     def forget(self, key: str) -> Record | None:
         found = self.find(key)
-        record = self._only_cached(key) if found is None else found.record
+        gone = found is None or found.record.state is State.FORGOTTEN
+        record = self._only_cached(key) if gone or found is None else found.record
         if record is None or record.state is State.FORGOTTEN:
             return None
         self.cache.bury(key, tombstone(record, wall_clock_us()))

@@ -116,19 +116,35 @@ class Engine:
     def complete(self, lease: Lease, result: Result) -> Completion:
         """Store the result, trying for as long as a lease; then go on trying in the background."""
         self.heartbeat.remove(lease)
-        store, held = lease.store, lease.held
         give_up = time.monotonic() + lease.seconds
+        try:
+            return self._complete_until(give_up, lease, result)
+        except StoreUnavailable as error:
+            log.error("the result of %s is not stored yet: %s", lease.key, error)
+            self.later(lambda: self._complete_late(lease, result))
+            return Completion.DEFERRED
+        except BaseException:  # a time limit: the work is done all the same
+            self.later(lambda: self._complete_late(lease, result))
+            raise
+
+    def _complete_until(self, give_up: float, lease: Lease, result: Result) -> Completion:
+        store, held = lease.store, lease.held
         pause = 0.05
         while True:
             try:
                 return self.timed(store, "complete", lambda: store.complete(held, result))
-            except StoreUnavailable as error:
+            except StoreUnavailable:
                 if time.monotonic() + pause > give_up:
-                    log.error("the result of %s is not stored yet: %s", lease.key, error)
-                    self.later(lambda: store.complete(held, result))
-                    return Completion.DEFERRED
+                    raise
                 threading.Event().wait(pause)
                 pause = min(pause * 2, 1.0)
+
+    def _complete_late(self, lease: Lease, result: Result) -> None:
+        if lease.store.complete(lease.held, result) is Completion.STORED:
+            metrics.completions(lease.task, "stored").inc()
+        else:  # a successor has done the work again, or an operator let it be done
+            metrics.completions(lease.task, "stale").inc()
+            lease.lose()
 
     def park(self, lease: Lease, *, fingerprint: str, open_after: timedelta) -> None:
         """Keep the key for the next attempt; a stale claim is counted."""
@@ -156,8 +172,11 @@ class Engine:
             self._release_later(lease)
 
     def _release_later(self, lease: Lease) -> None:
-        store, held = lease.store, lease.held
-        self.later(lambda: store.release(held))
+        def release() -> None:
+            if not lease.store.release(lease.held):
+                lease.lose()
+
+        self.later(release)
 
     def count(self, claim: Claim, outcome: Outcome, task: str) -> None:
         """Count a check, exactly in the metrics and soon in PostgreSQL."""

@@ -26,7 +26,7 @@ from .errors import (
     UnreadableRecord,
 )
 from .heartbeat import Lease
-from .keys import CallKey
+from .keys import CallKey, digest
 from .options import TaskOptions
 from .record import SECOND, Answer, Claim, Completion, Outcome, Record, Wait
 from .redelivery import (
@@ -72,7 +72,7 @@ class Execution:
         self._parked: Lease | None = None
         self._claimed_at = 0.0
         self._waited = header(self.request, WAIT_HEADER)
-        self._token = new_owner()[:12]
+        self._token = digest(str(self.request.id).encode(), self._waited.encode())[:12]
 
     def run(self) -> Any:
         """The task's result, or the finished one's. Raises as `on_duplicate` and others say."""
@@ -122,7 +122,8 @@ class Execution:
 
     def _wait(self) -> Wait:
         longest = int(self.options.longest_delay_seconds * SECOND)
-        return Wait(token=self._token, presented=self._waited, max_delay_us=longest)
+        again = bool((self.request.delivery_info or {}).get("redelivered"))
+        return Wait(self._token, self._waited, redelivered=again, max_delay_us=longest)
 
     def _count(self, claim: Claim, outcome: Outcome) -> None:
         """A message that waited was a hit when it was first met, and is none again."""
@@ -216,13 +217,19 @@ class Execution:
         self.lease = None
         self._parked = lease
         self.engine.park(lease, fingerprint=following.fingerprint, open_after=delay + RETRY_GRACE)
-        metrics.releases(self.task.name, "retry").inc()
 
-    def unpark(self) -> None:
+    def retried(self) -> None:
+        """The retry was published."""
+        lease, self._parked = self._parked, None
+        if lease is not None:
+            metrics.releases(self.task.name, "retry").inc()
+
+    def unpark(self, reason: str) -> None:
         """The retry was not published: give the key back."""
         lease, self._parked = self._parked, None
         if lease is not None:
             self.engine.release(lease)
+            metrics.releases(self.task.name, reason).inc()
 
     def release(self, reason: str) -> None:
         """Give the key back without a result, if it is still held."""

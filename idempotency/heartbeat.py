@@ -63,6 +63,9 @@ class Lease:
 
     def _renew_now(self) -> None:
         began = time.monotonic()
+        if began > self.hold_until:
+            self.lose()
+            return
         try:
             kept = self.store.renew([self.held])
         except StoreUnavailable as error:

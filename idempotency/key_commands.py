@@ -14,6 +14,7 @@ import click
 
 from .command_settings import Group, database_option, redis_option, settings_for
 from .errors import ConfigurationError, UnreadableRecord
+from .keys import readable
 from .listing_store import Entry, PostgresListing, RedisListing, created
 from .record import State
 from .redis_link import RedisLink
@@ -85,6 +86,7 @@ def show(
     ctx: click.Context, key: str, form: str, redis_url: str | None, database_url: str | None
 ) -> None:
     """Show the record of KEY, in PostgreSQL and in Redis. Exit 1 if there is none."""
+    key = readable(key)
     with _places(ctx, redis_url, database_url) as places:
         entries = places.entries(key)
     if not entries:
@@ -150,12 +152,13 @@ def forget(
 ) -> None:
     """Forget KEY..., so that the work may be done again. Asks first.
 
-    A holder that still runs cannot bring the record back. Exit 1 if one is not there.
+    A holder that still runs cannot bring the record back. Name both servers, as the workers have
+    them: a cache that is not asked goes on answering. Exit 1 if a key is not there.
     """
     missing = 0
     with _places(ctx, redis_url, database_url) as places:
         for key in key_names:
-            missing += not _forget(places, key, yes=yes)
+            missing += not _forget(places, readable(key), yes=yes)
     if missing:
         ctx.exit(1)
 

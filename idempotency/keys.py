@@ -180,4 +180,7 @@ class KeyRule:
             found = ids.get(argument)
         if found is None or found == "":
             raise MissingScopeId(self.scope, argument)
-        return str(found)
+        text = str(found)
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise InvalidKey(f"the {argument} of task {self.task_name} is no text: {text!r}")
+        return text

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 from .errors import ConfigurationError, SchemaMismatch, StoreUnavailable
 from .schema import VERSION_TABLE
 
@@ -17,8 +20,8 @@ try:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
-    from sqlalchemy import Connection, create_engine, inspect, make_url, text
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy import Connection, create_engine, inspect, text
+    from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
 except ImportError as error:
     raise ConfigurationError(
@@ -52,10 +55,15 @@ def upgrade(database_url: str, revision: str = HEAD) -> None:
 def downgrade(database_url: str, revision: str) -> None:
     """Take the schema back to `revision`; "base" removes all tables, with their records."""
     _require_known(revision, BASE)
-    _alter(database_url, lambda config: command.downgrade(config, revision))
-    if revision == BASE:
-        with _connected(database_url) as connection, connection.begin():
+
+    def down(config: Config) -> None:
+        command.downgrade(config, revision)
+        if revision == BASE:
+            connection: Connection = config.attributes["connection"]
             connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
+            connection.commit()
+
+    _alter(database_url, down)
 
 
 def current(database_url: str) -> str | None:
@@ -152,12 +160,14 @@ def _raise_interruption(error: BaseException) -> None:
 @contextmanager
 def _connected(database_url: str) -> Iterator[Connection]:
     try:
-        url = make_url(database_url).set(drivername="postgresql+psycopg")
-    except ArgumentError:
+        conninfo_to_dict(database_url)
+    except psycopg.ProgrammingError:
         raise ConfigurationError(
             "idempotency_database_url", "not a PostgreSQL URL: postgresql://user@host/database"
         ) from None
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(database_url), poolclass=NullPool
+    )
     try:
         with engine.connect() as connection:
             yield connection

@@ -17,11 +17,11 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import SerializationFailure
+from psycopg.errors import ReadOnlySqlTransaction, SerializationFailure
 from psycopg.pq import TransactionStatus
 
 from .breaker import Breaker
-from .errors import ConfigurationError, SchemaMismatch, StoreUnavailable
+from .errors import ConfigurationError, InvalidKey, SchemaMismatch, StoreUnavailable
 from .schema import REQUIRED_REVISION, VERSION_TABLE
 
 Connection = psycopg.Connection[Any]
@@ -41,7 +41,7 @@ _KEEPALIVE: Final[dict[str, Any]] = {
     "tcp_user_timeout": 10_000,
     "application_name": "idemwatch",
 }
-_BROKEN: Final = (psycopg.OperationalError, psycopg.InterfaceError)
+_BROKEN: Final = (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction)
 
 
 class PostgresLink:
@@ -86,6 +86,10 @@ class PostgresLink:
         connection = self._take()
         try:
             return _try(work, connection)
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, ReadOnlySqlTransaction):
+                connection.close()  # as after a failover: it leads to a standby now
+            raise
         finally:
             self._give_back(connection)
 
@@ -127,11 +131,13 @@ class PostgresLink:
         self._checked = True
 
     def _give_back(self, connection: Connection) -> None:
-        if connection.pgconn.transaction_status == TransactionStatus.IDLE and not self._closed:
-            self._idle.append(connection)
-        else:  # it broke, or was left within a transaction
-            connection.close()
-        self._places.release()
+        try:
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE and not self._closed:
+                self._idle.append(connection)
+            else:  # it broke, or was left within a transaction
+                connection.close()
+        finally:
+            self._places.release()
 
     def drop(self) -> None:
         """Close all idle connections."""
@@ -179,6 +185,8 @@ def _try(work: Callable[[Connection], T], connection: Connection) -> T:
         except SerializationFailure as error:
             if tried == TRIES:
                 raise unavailable(error) from error
+        except psycopg.DataError as error:  # trying again would not help
+            raise InvalidKey(f"PostgreSQL refuses a value: {_told(error)}") from error
         except psycopg.Error as error:
             raise unavailable(error) from error
     raise AssertionError("unreachable")

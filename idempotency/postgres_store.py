@@ -183,7 +183,7 @@ class PostgresStore(SwapStore):
                 if self._restore(held, record, kept=ttl, open_after=timedelta(0)):
                     return True
             elif not is_gone(found.record, found.now_us):
-                return False
+                return found.record.owner == held.claim.owner  # ours, whose reply was lost
             else:
                 own = unclaimed(held, found, found.now_us)
                 if self._swap(held.key, found, done(own, result, found.now_us)):

@@ -99,10 +99,15 @@ class Record(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """A turned-away message that would be published again: `presented` is the token it carries."""
+    """A turned-away message that would be published again.
+
+    `presented` is the token it carries, `token` that of its next copy: the same for each delivery
+    of one message. `redelivered`: the delivery before may have died before it published.
+    """
 
     token: str
     presented: str = ""
+    redelivered: bool = False
     max_delay_us: int = 10 * SECOND
 
 
@@ -254,6 +259,14 @@ def _grant(
     return Verdict(Answer(outcome, fence, held), held)
 
 
+def _may_publish(known: Waiter, wait: Wait) -> bool:
+    """Whether the copy that the record remembers is this message, or one that it never sent.
+
+    A surplus copy, of a delivery that did publish, presents an old token at its next turn.
+    """
+    return known.token == wait.presented or (wait.redelivered and known.token == wait.token)
+
+
 def _turn_away(record: Record, claim: Claim, now_us: int) -> Verdict:
     """`running`; and at most one copy of a task id waits, which the record remembers."""
     left = record.due_us - now_us
@@ -261,7 +274,7 @@ def _turn_away(record: Record, claim: Claim, now_us: int) -> Verdict:
     if wait is None:
         return Verdict(Answer(Outcome.RUNNING, record.fence, record, left))
     known = record.waiters.get(claim.task_id)
-    if known is not None and known.due_us > now_us and known.token != wait.presented:
+    if known is not None and known.due_us > now_us and not _may_publish(known, wait):
         return Verdict(Answer(Outcome.RUNNING, record.fence, record, left))
     delay = min(left, wait.max_delay_us)
     answer = Answer(Outcome.RUNNING, record.fence, record, left, delay)

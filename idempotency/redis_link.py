@@ -16,7 +16,13 @@ import redis
 from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -67,7 +73,9 @@ class RedisLink:
         try:
             try:
                 reply = self._call(command)
-            except _LOST:
+            except (*_LOST, ResponseError) as error:
+                if isinstance(error, ResponseError) and not _moved(error):
+                    raise
                 self.drop()
                 reply = self._call(command)
         except ResponseError as error:
@@ -102,6 +110,10 @@ class RedisLink:
         try:
             connection.send_packed_command(connection.pack_commands(commands))
             replies = [_reply(connection) for _ in commands]
+            for reply in replies:
+                if isinstance(reply, ResponseError) and _moved(reply):
+                    self.drop()
+                    raise reply
             done = True
             return replies
         except (RedisError, OSError) as error:
@@ -180,7 +192,9 @@ def _reply(connection: Any) -> Any:
 
 def _moved(error: ResponseError) -> bool:
     """Whether the server is no longer the one to ask, as after a failover."""
-    return str(error).startswith(("READONLY", "LOADING", "MASTERDOWN")) or "READONLY" in str(error)
+    text = str(error)
+    named = text.startswith(("LOADING", "MASTERDOWN")) or "READONLY" in text
+    return named or isinstance(error, ReadOnlyError | MasterDownError)
 
 
 def _told(error: BaseException) -> str:

@@ -139,7 +139,7 @@ class RedisStore(SwapStore):
                 if self._link.call("SET", name, encode(record), "NX", "PX", kept):
                     return True
             elif not is_gone(found.record, now):
-                return False
+                return found.record.owner == held.claim.owner  # ours, whose reply was lost
             elif self._swap(held.key, found, record):
                 return True
         raise StoreUnavailable(self.name, f"{held.key} changed {ATTEMPTS} times while it was read")

@@ -21,6 +21,7 @@ from .engine import TASK, Engine, engine_for, microseconds, new_owner
 from .errors import (
     AlreadyRunning,
     ArgumentMismatch,
+    AuthorityMismatch,
     ConfigurationError,
     LeaseLost,
     LockTimeout,
@@ -28,7 +29,7 @@ from .errors import (
     StoreUnavailable,
 )
 from .heartbeat import Lease
-from .keys import CallKey, readable
+from .keys import CallKey, digest, readable
 from .postgres_link import Connection
 from .record import Answer, Claim, Completion, Outcome, Record
 from .results import decode_result
@@ -144,7 +145,8 @@ class IdempotencyService:
         AlreadyRunning, ArgumentMismatch, PoisonedKey or StoreUnavailable; at its end LeaseLost when
         a successor has the key and is not finished yet. If it is, `result` is the successor's.
         """
-        claim = self._claim(key)._replace(fingerprint=fingerprint)
+        told = fingerprint.encode("utf-8", "surrogatepass")
+        claim = self._claim(key)._replace(fingerprint=digest(told) if told else "")
         return self._once(claim, self._ttl(ttl))
 
     def once_for(
@@ -244,12 +246,12 @@ class IdempotencyService:
         store.complete(connection, claim, answer.fence, self._encode(tx.result, ttl))
 
     def _transactions(self) -> TransactionStore:
-        link = self.engine.stores.database()
-        if link is None:
+        link, lender = self.engine.stores.database(), self.engine.stores.lender()
+        if link is None or lender is None:
             raise ConfigurationError(
                 "idempotency_database_url", "is not set, and transaction() needs PostgreSQL"
             )
-        return TransactionStore(link, self.settings.namespace, self.settings.region)
+        return TransactionStore(link, lender, self.settings.namespace, self.settings.region)
 
     @contextmanager
     def lock(
@@ -327,6 +329,9 @@ class IdempotencyService:
             raise
         except AlreadyRunning:
             self.engine.count(claim, Outcome.RUNNING, task)
+            raise
+        except AuthorityMismatch:
+            self.engine.count(claim, Outcome.MISMATCH, task)
             raise
         self.engine.count(claim, answer.outcome, task)
         return answer

@@ -30,6 +30,7 @@ class Stores:
         self._made: dict[str, Store] = {}
         self._making = threading.RLock()
         self._database: PostgresLink | None = None
+        self._lender: PostgresLink | None = None
 
     def get(self, authority: str) -> Store:
         """The deciding store. Raises ConfigurationError when its address is not set."""
@@ -49,6 +50,16 @@ class Stores:
             if self._database is None:
                 self._database = PostgresLink(self._settings.database_url)
             return self._database
+
+    def lender(self) -> PostgresLink | None:
+        """Connections for the transactions of callers, who may keep them for long."""
+        url = self._settings.database_url
+        if url is None or self._settings.store == "memory":
+            return None
+        with self._making:
+            if self._lender is None:
+                self._lender = PostgresLink(url)
+            return self._lender
 
     def _make(self, authority: str) -> Store:
         if self._settings.store == "memory":
@@ -80,8 +91,9 @@ class Stores:
         """Give back all connections."""
         for store in self._made.values():
             store.close()
-        if self._database is not None:
-            self._database.close()
+        for link in (self._database, self._lender):
+            if link is not None:
+                link.close()
 
 
 def _unset(authority: str, example: str) -> str:

@@ -113,23 +113,24 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
     ) -> Any:
         """As Celery's; the key is kept for the next attempt before that is published."""
         execution = self._execution()
-        if execution is not None:
-            execution.retry_delay = self._retry_delay(eta, countdown)
-        try:
+        if execution is None:
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        execution.retry_delay = self._retry_delay(eta, countdown)
+        try:
+            retry = super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
         except Retry:
+            execution.retried()
             raise
         except Reject as error:  # not published: Celery would drop the message
-            if execution is not None:
-                execution.unpark()
+            execution.unpark("ignored")
             raise Reject(error.reason, requeue=True) from error
         except BaseException:
-            if execution is not None:
-                execution.unpark()
+            execution.unpark("failure")
             raise
         finally:
-            if execution is not None:
-                execution.retry_delay = None
+            execution.retry_delay = None
+        execution.retried()
+        return retry
 
     def signature_from_request(  # type: ignore[no-untyped-def]
         self, request=None, args=None, kwargs=None, queue=None, **options

@@ -13,6 +13,8 @@ from typing import Final
 
 import psycopg
 from psycopg import IsolationLevel
+from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from . import postgres_sql as sql
@@ -30,8 +32,10 @@ class TransactionStore:
 
     name = "postgres"
 
-    def __init__(self, link: PostgresLink, namespace: str, region: str = "") -> None:
-        self._link = link
+    def __init__(
+        self, link: PostgresLink, lender: PostgresLink, namespace: str, region: str = ""
+    ) -> None:
+        self._lender = lender
         self._rows = PostgresStore(link, namespace, region)
 
     def finished(self, claim: Claim) -> Answer | None:
@@ -44,8 +48,12 @@ class TransactionStore:
 
     @contextmanager
     def begin(self, lock_timeout: timedelta) -> Iterator[Connection]:
-        """A transaction of our own; its COMMIT has returned when this ends without an error."""
-        with self._link.connection() as connection:
+        """A transaction of our own; its COMMIT has returned when this ends without an error.
+
+        Its connection is one that claims and renewals never wait for, and what the caller sets on
+        it ends with the transaction.
+        """
+        with self._lender.connection() as connection:
             try:
                 connection.isolation_level = IsolationLevel.READ_COMMITTED
                 with connection.transaction():
@@ -55,6 +63,11 @@ class TransactionStore:
                 if connection.broken:
                     raise unavailable(error) from error
                 raise
+            except ReadOnlySqlTransaction as error:  # as after a failover: it leads to a standby
+                connection.close()
+                raise unavailable(error) from error
+            finally:
+                _restore(connection)
 
     def claim(self, connection: Connection, claim: Claim) -> Answer:
         """Claim within the transaction. Raises AlreadyRunning past its lock_timeout."""
@@ -89,6 +102,19 @@ class TransactionStore:
         }
         if connection.execute(sql.COMPLETE, values).rowcount != 1:
             raise LeaseLost(claim.key)
+
+
+def _restore(connection: Connection) -> None:
+    """Undo what a caller has set for the session."""
+    connection.row_factory, connection.cursor_factory = tuple_row, psycopg.Cursor
+    connection.prepare_threshold = 0
+    if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+        return  # it broke, and will be closed
+    try:
+        connection.isolation_level = connection.read_only = connection.deferrable = None
+        connection.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")
+    except psycopg.Error:
+        connection.close()
 
 
 @contextmanager

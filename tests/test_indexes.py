@@ -114,7 +114,7 @@ class Setting:
         self.link.plans.statements[:] = statements
 
     def transact(self) -> None:
-        store = TransactionStore(self.link, NAMESPACE)
+        store = TransactionStore(self.link, self.link, NAMESPACE)
         claim = Claim(key=self.key, owner="one", authority="transaction")
         assert store.finished(claim) is None
         with store.begin(timedelta(seconds=1)) as connection:

@@ -66,13 +66,13 @@ each_authority = pytest.mark.parametrize("authority", ["postgres", "redis"])
 @each_authority
 def test_show_tells_what_a_held_key_waits_for(desk: Desk, authority: str) -> None:
     held = desk.of(authority).hold(
-        "a key", endpoint="app.task", task_id="id-1", attempt=2, lease_us=100 * SECOND
+        "a-key", endpoint="app.task", task_id="id-1", attempt=2, lease_us=100 * SECOND
     )
-    done = desk.run("show", "a key")
+    done = desk.run("show", "a-key")
     lines = dict(line.strip().split("  ", 1) for line in done.stdout.splitlines() if line)
     shown = {name: lines.get(name) for name in ("key", "in", "state", "authority", "task")}
     assert shown == {
-        "key": "a key", "in": authority, "state": "running", "authority": authority,
+        "key": "a-key", "in": authority, "state": "running", "authority": authority,
         "task": "app.task",
     }  # fmt: skip
     assert (lines["task id"], lines["attempt"], lines["fence"]) == ("id-1", "2", str(held.fence))
