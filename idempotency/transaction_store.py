@@ -25,6 +25,9 @@ from .record import Answer, Claim, Outcome, is_gone, judge
 from .store import ATTEMPTS, Result
 
 AUTHORITY: Final = "transaction"
+RESET: Final = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL"
+PREPARE_THRESHOLD: Final = 5
+"""psycopg's own: what is prepared at once may not be several statements, as callers send them."""
 
 
 class TransactionStore:
@@ -56,6 +59,7 @@ class TransactionStore:
         with self._lender.connection() as connection:
             try:
                 connection.isolation_level = IsolationLevel.READ_COMMITTED
+                connection.prepare_threshold = PREPARE_THRESHOLD
                 with connection.transaction():
                     _limit_lock_wait(connection, _as_setting(lock_timeout))
                     yield connection
@@ -107,12 +111,12 @@ class TransactionStore:
 def _restore(connection: Connection) -> None:
     """Undo what a caller has set for the session."""
     connection.row_factory, connection.cursor_factory = tuple_row, psycopg.Cursor
-    connection.prepare_threshold = 0
+    connection.prepare_threshold = PREPARE_THRESHOLD
     if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         return  # it broke, and will be closed
     try:
         connection.isolation_level = connection.read_only = connection.deferrable = None
-        connection.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL")
+        connection.execute(RESET, prepare=False)
     except psycopg.Error:
         connection.close()
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 import redis
+from idemwatch.idempotency import cached_store
 from idemwatch.idempotency.errors import AuthorityMismatch, StoreUnavailable
 from idemwatch.idempotency.record import Completion, Outcome, State
 from support.proxy import TcpProxy
@@ -18,6 +20,7 @@ from support.stores import (
     Subject,
     cached_subject,
     delete_in_postgres,
+    postgres_subject,
     redis_subject,
     result,
     wait_until,
@@ -194,3 +197,27 @@ def test_a_put_that_lands_late_does_not_pass_a_tombstone(cached: Cached) -> None
     wait_until(lambda: sets(cached.client) > before)
     raw = cached.client.get(NAME)
     assert isinstance(raw, bytes) and b" forgotten " in raw
+
+
+def test_forget_reaches_a_cache_that_an_earlier_one_did_not_ask(
+    cached: Cached, database_url: str
+) -> None:
+    cached.subject.finish()
+    with ExitStack() as stack:
+        alone = postgres_subject(stack, database_url)
+        assert alone.store.forget(KEY) is not None
+    assert cached.subject.store.finished(KEY) is not None, "the cache was not asked"
+    assert cached.subject.store.forget(KEY) is not None
+    assert cached.subject.store.finished(KEY) is None
+    assert cached.subject.ask().granted
+
+
+def test_a_reader_that_was_frozen_puts_nothing_into_the_cache(
+    cached: Cached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached.subject.finish()
+    cached.client.flushdb()
+    times = iter([0.0, 61.0])
+    monkeypatch.setattr(cached_store, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    assert cached.subject.ask().outcome is Outcome.DUPLICATE
+    assert cached.client.get(NAME) is None

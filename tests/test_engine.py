@@ -272,3 +272,65 @@ def test_a_task_holds_its_key_for_as_long_as_it_may_run(
 
     bench.task(work, bind=True, **options).delay()
     assert held == [pytest.approx(seconds)]
+
+
+# -- what is stored late ---------------------------------------------------------------------------
+
+
+class Refusing(Exception):
+    """What a time limit raises."""
+
+
+def late(line: Line, result_data: bytes, monkeypatch: pytest.MonkeyPatch) -> Lease:
+    """A lease whose completion was interrupted while the store was away."""
+    lease = line.hold()
+    store = line.service.store
+    complete = store.complete
+
+    def interrupted(*_: Any) -> Any:
+        raise Refusing
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "complete", interrupted)
+        with pytest.raises(Refusing):
+            line.engine.complete(lease, result(result_data))
+    assert store.complete == complete
+    return lease
+
+
+def test_a_result_that_a_time_limit_interrupted_is_stored_all_the_same(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = counted("completions_total", task=TASK, result="stored")
+    late(line, b"7", monkeypatch)
+    wait_until(lambda: record(line.direct).state is State.DONE)
+    assert record(line.direct).result == b"7"
+    wait_until(lambda: counted("completions_total", task=TASK, result="stored") == before + 1)
+
+
+def test_a_late_result_that_a_successor_has_overtaken_is_counted(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost, stale = lost_leases(), counted("completions_total", task=TASK, result="stale")
+    monkeypatch.setattr(line.engine.heartbeat, "_ensure_running", lambda _: None)
+    late(line, b"7", monkeypatch)
+    end_lease(line.direct)
+    successor = hold(line.direct)
+    line.engine.heartbeat.beat()
+    assert record(line.direct).owner == successor.claim.owner
+    assert lost_leases() == lost + 1
+    assert counted("completions_total", task=TASK, result="stale") == stale + 1
+
+
+def test_a_result_without_a_claim_whose_reply_was_lost_is_stored(line: Line) -> None:
+    with line.losing_the_reply(lambda: line.service.store_result(KEY, 5)) as answer:
+        assert answer() is True
+    assert line.direct.store_result(KEY, 6) is False
+
+
+def test_asking_for_a_lease_does_not_renew_it_past_its_longest_hold(line: Line) -> None:
+    lease = line.hold(max_hold_seconds=0.01)
+    lease.renewed_at -= 2
+    wait_until(lambda: time.monotonic() > lease.hold_until)
+    with pytest.raises(LeaseLost):
+        lease.check()

@@ -153,6 +153,13 @@ def upgrade(url: str) -> commands.Running:
     return commands.Running("db", "upgrade", "--database-url", url)
 
 
+def test_a_url_of_several_hosts_is_migrated_at_the_one_that_answers(another_url: str) -> None:
+    login, _, place = another_url.partition("@")
+    address, _, name = place.partition("/")
+    several = f"{login}@127.0.0.1:1,{address}/{name}"
+    assert commands.output("db", "upgrade", "--database-url", several) == "empty -> 0002\n"
+
+
 def test_two_upgrades_at_once_take_turns(another_url: str, step_schemas: list[Schema]) -> None:
     with psycopg.connect(another_url, autocommit=True) as turn:
         turn.execute(f"SELECT pg_advisory_lock({migrate.LOCK})")

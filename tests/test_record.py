@@ -158,6 +158,19 @@ def test_one_copy_of_an_id_waits_at_a_time(record: Record, claim: Claim, wait: W
     assert verdict_on(first.write, claim._replace(wait=itself)).answer.delay_us is not None
 
 
+def test_a_copy_that_was_noted_and_never_sent_is_sent_by_the_redelivery() -> None:
+    claim = Claim(key=KEY, owner="o", authority="redis", task_id="id", wait=Wait(token="t"))
+    noted = judge(a_running_record(), claim, NOW).write
+    assert noted is not None
+    for redelivered, sent in ((False, False), (True, True)):
+        again = claim._replace(wait=Wait(token="t", redelivered=redelivered))
+        assert (judge(noted, again, NOW).answer.delay_us is not None) is sent
+    surplus = claim._replace(wait=Wait(token="u", presented="t"))
+    first = judge(noted, surplus, NOW).write
+    assert first is not None, "the copy itself goes on"
+    assert judge(first, surplus, NOW).answer.delay_us is None, "and a second one of it does not"
+
+
 def test_a_message_too_many_to_remember_still_comes_again() -> None:
     claim = Claim(key=KEY, owner="o", authority="redis", wait=Wait(token="t"))
     full = {f"id{n}": Waiter("t", NOW + SECOND) for n in range(MAX_WAITERS)}
