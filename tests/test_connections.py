@@ -39,7 +39,8 @@ def test_what_a_caller_sets_ends_with_its_transaction(service: IdempotencyServic
         tx.connection.execute("SET statement_timeout = '1234ms'; SET work_mem = '1MB'")
     do(service, "second")
     with service.transaction("third") as tx:
-        shown = [tx.connection.execute(f"SHOW {name}") for name in ("statement_timeout", "work_mem")]
+        names = ("statement_timeout", "work_mem")
+        shown = [tx.connection.execute(f"SHOW {name}") for name in names]
         assert [cursor.fetchone() for cursor in shown] == [("0",), ("4MB",)]
 
 
