@@ -50,7 +50,11 @@ class Cron:
 
     def next_day(self, start: date) -> date | None:
         """The first day from `start` on which it runs; None if there is none in 40 years."""
-        day = start
+        ahead = self.rule.years >> start.year
+        if self.rule.years and not ahead:
+            return None
+        skipped = (ahead & -ahead).bit_length() - 1 if ahead else 0
+        day = max(start, date(start.year + skipped, 1, 1))
         for _ in range(SEARCHED_YEARS * 366):
             if self.rule.fits(day):
                 return day
