@@ -68,9 +68,7 @@ def _piece(schedule: Schedule, start: datetime) -> Piece | None:
     shift = _current(schedule, anchor, shifts)
     if len(shifts) < 2 or shift is None:
         return None
-    starts = _starts(
-        anchor.rule, anchor.hours, anchor.minutes, anchor.seconds, schedule.zone, start
-    )
+    starts = week_starts(anchor, schedule.zone, start)
     if not len(starts):
         return None
     hourly = anchor.hours == (1 << 24) - 1
@@ -105,11 +103,15 @@ def _current(schedule: Schedule, anchor: Cron, shifts: Minutes) -> int | None:
     return None
 
 
+def week_starts(cron: Cron, zone: str, start: datetime) -> Minutes:
+    """Minutes of the week from `start` at which it starts, at the zone's offset of now."""
+    return _starts(cron.rule, cron.hours, cron.minutes, cron.seconds, zone, start)
+
+
 @lru_cache(maxsize=8192)
 def _starts(
     rule: DayRule, hours: int, minutes: int, seconds: int, zone: str, start: datetime
 ) -> Minutes:
-    """Minutes of the week from `start` at which it starts, at the offset of now."""
     ahead = offset(start.astimezone(zone_of(zone))) // _MINUTE
     first = start.replace(tzinfo=None) + ahead * _MINUTE
     since_midnight = first.hour * 60 + first.minute

@@ -1,0 +1,108 @@
+"""The best time for a new schedule: a quiet minute that meets its constraints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from typing import Final
+
+import numpy as np
+from idemwatch.alerts.thresholds import QUIET
+
+from .clock import offset, zone_of
+from .errors import InvalidSchedule
+from .load import DAY, Counts, LoadMap
+from .shifts import skipped_minutes
+
+STEP_MINUTES: Final = 5
+BUSINESS_HOURS: Final = (time(9), time(17))
+WEEKDAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+TASK_TYPES: Final = ("report", "maintenance", "critical")
+PRIORITIES: Final = ("low", "medium", "high", "critical")
+_NIGHT: Final = range(1, 6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """When the schedule may run, in its own zone. `days`: 0 is Sunday; empty means every day."""
+
+    zone: str = "UTC"
+    not_before: time = time(0)
+    not_after: time = time(23, 59)
+    business_hours_only: bool = False
+    days: tuple[int, ...] = ()
+    avoid_dst: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A minute of the day, its expression, and the highest load while a run would last."""
+
+    minute: int
+    expression: str
+    load: float
+
+
+def best_slots(
+    load: LoadMap, duration: timedelta, constraints: Constraints, *, count: int = 3
+) -> list[Slot]:
+    """The quietest slots, best first, no two within half an hour. Raises InvalidSchedule."""
+    allowed = _allowed(constraints, load.start)
+    if not allowed:
+        raise InvalidSchedule("", "constraints", "no time of the day meets all of them")
+    costs = _costs(load, duration, constraints)
+    ranked = sorted(
+        allowed, key=lambda minute: (round(float(costs[minute]), 9), minute % 60 == 0, minute)
+    )
+    found: list[Slot] = []
+    for minute in ranked:
+        if all(
+            min(abs(minute - one.minute), DAY - abs(minute - one.minute)) >= 30 for one in found
+        ):
+            found.append(Slot(minute, _expression(minute, constraints.days), float(costs[minute])))
+        if len(found) == count:
+            break
+    return found
+
+
+def _allowed(constraints: Constraints, now: datetime) -> list[int]:
+    first, last = constraints.not_before, constraints.not_after
+    if constraints.business_hours_only:
+        first, last = max(first, BUSINESS_HOURS[0]), min(last, BUSINESS_HOURS[1])
+    minutes: Iterable[int] = range(0, DAY, STEP_MINUTES)
+    skipped = skipped_minutes(constraints.zone, now) if constraints.avoid_dst else frozenset()
+    return [
+        minute
+        for minute in minutes
+        if first <= time(minute // 60, minute % 60) <= last and minute not in skipped
+    ]
+
+
+def _costs(load: LoadMap, duration: timedelta, constraints: Constraints) -> Counts:
+    """The highest load over a run that starts in each minute of the zone's day, shape (1440,)."""
+    length = max(1, -(-duration // timedelta(minutes=1)))
+    ahead = offset(load.start.astimezone(zone_of(constraints.zone))) // timedelta(minutes=1)
+    local = load.start.astimezone(UTC).replace(tzinfo=None) + timedelta(minutes=ahead)
+    wrapped = np.concatenate((load.load, load.load[: length % len(load.load)]))
+    highest = np.lib.stride_tricks.sliding_window_view(wrapped, min(length, len(load.load)))
+    runs = highest.max(axis=1)[: len(load.load)]
+    at = np.arange(len(runs)) + local.hour * 60 + local.minute
+    weekday = (local.isoweekday() + at // DAY) % 7
+    counted = np.isin(weekday, constraints.days or range(7))
+    costs = np.zeros(DAY)
+    np.maximum.at(costs, (at % DAY)[counted], runs[counted])
+    return costs
+
+
+def _expression(minute: int, days: tuple[int, ...]) -> str:
+    return f"{minute % 60} {minute // 60} * * {','.join(map(str, sorted(days))) or '*'}"
+
+
+def reasoning(slot: Slot, duration: timedelta, task_type: str) -> str:
+    """Why a slot was chosen, in words."""
+    share = f"{slot.load:.0%}"
+    quiet = "Low load period" if slot.load <= QUIET else "The least loaded period that is allowed"
+    hours = ", off-peak hours" if slot.minute // 60 in _NIGHT else ""
+    minutes = max(1, -(-duration // timedelta(minutes=1)))
+    return f"{quiet} ({share}){hours}, suitable for a {task_type} of {minutes} minutes"

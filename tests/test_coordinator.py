@@ -1,0 +1,214 @@
+"""The coordinator: plain dicts in and out, and what is wrong in them by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from idemwatch.scheduler.config import schedule_of, timing_of
+from idemwatch.scheduler.coordinator import ScheduleCoordinator, urgency
+from idemwatch.scheduler.cron import Cron, parse_cron
+from idemwatch.scheduler.errors import InvalidSchedule
+from idemwatch.scheduler.occurrences import Interval, bits
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def coordinator(
+    schedules: list[dict[str, Any]] | None = None, **changed: Any
+) -> ScheduleCoordinator:
+    return ScheduleCoordinator(schedules or [], now=lambda: NOW, **changed)
+
+
+def midnight(count: int, **changed: Any) -> list[dict[str, Any]]:
+    return [{"id": number, "cron_expression": "0 0 * * *", **changed} for number in range(count)]
+
+
+# -- optimize --------------------------------------------------------------------------------------
+
+
+def test_ten_at_midnight_are_a_hotspot_that_one_leaves() -> None:
+    found = coordinator().optimize_schedule_distribution(midnight(10), strategy="balanced")
+    assert found["metrics"]["hotspot_count"] > 0 and found["metrics"]["total_schedules"] == 10
+    (one,) = found["recommendations"]
+    assert (one["original_time"], one["urgency"]) == ("0 0 * * *", "high")
+    assert one["recommended_time"] != "0 0 * * *" and parse_cron(one["recommended_time"])
+    assert one["impact"] == "Reduces load from 71% to 7%"
+    assert json.loads(json.dumps(found)) is not None
+
+
+def test_the_load_map_has_each_half_hour_with_what_starts_in_it() -> None:
+    found = coordinator().optimize_schedule_distribution(midnight(7))["load_map"]
+    assert list(found) == list(range(0, 1440, 30))
+    assert found[0] == {"load": 0.5, "tasks": [str(number) for number in range(7)]}
+    assert found[30] == {"load": 0.0, "tasks": []}
+
+
+def test_the_most_urgent_comes_first() -> None:
+    noon = [
+        {**one, "id": f"noon{one['id']}", "cron_expression": "0 12 * * *"} for one in midnight(11)
+    ]
+    found = coordinator().optimize_schedule_distribution([*noon, *midnight(20)])
+    urgencies = [one["urgency"] for one in found["recommendations"]]
+    assert urgencies[0] == "critical" and urgencies[-1] == "high"
+    assert urgencies == sorted(urgencies)
+
+
+@pytest.mark.parametrize(
+    ("load", "word"),
+    [(1.01, "critical"), (1.0, "high"), (0.71, "high"), (0.7, "medium"), (0.5, "low")],
+)
+def test_urgency(load: float, word: str) -> None:
+    assert urgency(load) == word
+
+
+# -- recommend -------------------------------------------------------------------------------------
+
+
+def recommend(constraints: Mapping[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
+    busy = [
+        {"id": f"{hour}:{minute}:{n}", "cron_expression": f"{minute} {hour} * * *",
+         "duration_estimate_seconds": 1800}
+        for hour in range(24) for minute in (0, 30) for n in range(1 if hour in (2, 10) else 6)
+    ]  # fmt: skip
+    asked = {"task_type": "report", "duration_estimate": 600, "constraints": constraints}
+    return coordinator(busy).recommend_schedule_time(**{**asked, **changed})
+
+
+def hour_of(expression: str) -> int:
+    (hour,) = bits(parse_cron(expression).hours)
+    return hour
+
+
+def test_a_quiet_hour_is_recommended_with_two_alternatives() -> None:
+    found = recommend()
+    assert hour_of(found["cron_expression"]) in (2, 10)
+    assert found["estimated_load"] == pytest.approx(1 / 14)
+    assert found["reasoning"].startswith("Low load period (7%)")
+    assert [hour_of(one["time"]) in (2, 10) for one in found["alternatives"]] == [True, True]
+    assert all(one["load"] < 0.3 for one in found["alternatives"])
+
+
+@pytest.mark.parametrize(
+    ("constraints", "hours"),
+    [
+        ({"business_hours_only": True}, range(9, 18)),
+        ({"not_before": "20:00", "not_after": "21:30"}, range(20, 22)),
+        ({"timezone": "Asia/Kathmandu", "not_before": "08:00", "not_after": "08:50"}, [8]),
+    ],
+)
+def test_constraints_are_kept(constraints: dict[str, Any], hours: range | list[int]) -> None:
+    found = recommend(constraints)
+    times = [found["cron_expression"], *(one["time"] for one in found["alternatives"])]
+    assert {hour_of(one) for one in times} <= set(hours)
+
+
+def test_days_are_in_the_expression_and_only_they_count() -> None:
+    monday = [{**one, "cron_expression": "0 3 * * 1"} for one in midnight(14)]
+    chosen = {"days": ["Mon", "wednesday"], "not_before": "03:00", "not_after": "03:00"}
+    for days, load in ((["mon", "wed"], 1.0), (["tue"], 0.0)):
+        found = coordinator(monday).recommend_schedule_time(
+            "critical", 60, "high", {**chosen, "days": days}
+        )
+        assert found["estimated_load"] == load
+    assert found["cron_expression"] == "0 3 * * 2"
+
+
+def test_minutes_that_the_clock_skips_are_avoided() -> None:
+    night = {"timezone": "America/New_York", "not_before": "01:00", "not_after": "02:55"}
+    with pytest.raises(InvalidSchedule, match="no time of the day"):
+        recommend(night)
+    assert hour_of(recommend({**night, "avoid_dst": False})["cron_expression"]) in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"task_type": "poem"}, "task_type"),
+        ({"priority": "urgent"}, "priority"),
+        ({"duration_estimate": 0}, "duration_estimate_seconds"),
+        ({"duration_estimate": "long"}, "duration_estimate_seconds"),
+        ({"constraints": {"hours": 3}}, "constraints"),
+        ({"constraints": {"not_before": "25:00"}}, "not_before"),
+        ({"constraints": {"days": ["someday"]}}, "days"),
+        ({"constraints": {"timezone": "Mars"}}, "timezone"),
+        ({"constraints": {"not_before": "10:00", "not_after": "09:00"}}, "constraints"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_named(changed: dict[str, Any], part: str) -> None:
+    with pytest.raises(InvalidSchedule) as caught:
+        recommend(**changed)
+    assert caught.value.part == part
+
+
+# -- health ----------------------------------------------------------------------------------------
+
+
+def test_health_tells_the_score_and_what_to_do() -> None:
+    long = {"id": "long", "cron_expression": "*/5 * * * *", "duration_estimate_seconds": 400}
+    found = coordinator().analyze_schedule_health([*midnight(12), long])
+    assert (found["overall_score"], found["grade"]) == (93, "A")
+    assert [issue["type"] for issue in found["issues"]] == ["hotspot", "overrun"]
+    assert found["issues"][0]["affected_schedules"][0] == "0"
+    assert found["recommendations"][0] == "Move schedules out of 00:00"
+    assert sum(found["load_distribution"].values()) == 48
+
+
+def test_no_schedules_are_healthy() -> None:
+    found = coordinator().analyze_schedule_health([])
+    assert (found["overall_score"], found["issues"]) == (100, [])
+
+
+# -- configurations --------------------------------------------------------------------------------
+
+
+def test_a_configuration_is_read_whole() -> None:
+    one = schedule_of(
+        {
+            "id": 7, "identifier": "close", "task": "jobs.close", "cron_expression": "0 9 * * mon",
+            "dialect": "celery", "timezone": "Europe/Berlin", "asset_id": 3, "client_id": "c",
+            "status": "PAUSED", "duration_estimate_seconds": "90", "movable": False,
+            "window_minutes": 15,
+        }
+    )  # fmt: skip
+    assert (one.id, one.task, one.zone, one.asset_id) == ("7", "jobs.close", "Europe/Berlin", "3")
+    assert (one.duration, one.window) == (timedelta(seconds=90), timedelta(minutes=15))
+    assert isinstance(one.timing, Cron) and one.minutes == 2 and not one.movable
+
+
+def test_an_expression_may_name_its_zone_and_an_interval_its_seconds() -> None:
+    named = {"cron_expression": "0 0 * * * America/New_York", "dialect": "sidekiq"}
+    assert schedule_of(named).zone == "America/New_York"
+    assert timing_of("every 3780s") == Interval(timedelta(minutes=63))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "part"),
+    [
+        ({"cron_expression": None}, "cron_expression"),
+        ({"cron_expression": " "}, "cron_expression"),
+        ({"cron_expression": "every 0s"}, "interval"),
+        ({"cron_expression": "every now"}, "interval"),
+        ({"cron_expression": "every infs"}, "interval"),
+        ({"cron_expression": "61 * * * *"}, "minute"),
+        ({"timezone": "+02:00"}, "timezone"),
+        ({"status": "ASLEEP"}, "status"),
+        ({"duration_estimate_seconds": -1}, "duration_estimate_seconds"),
+        ({"duration_estimate_seconds": 32 * 86_400}, "duration_estimate_seconds"),
+        ({"duration_estimate_seconds": float("nan")}, "duration_estimate_seconds"),
+        ({"window_minutes": 1440}, "window_minutes"),
+        ({"cron": "0 0 * * *"}, "cron"),
+    ],
+)
+def test_what_is_wrong_in_a_configuration_is_named(wrong: dict[str, Any], part: str) -> None:
+    with pytest.raises(InvalidSchedule) as caught:
+        schedule_of({"cron_expression": "0 0 * * *", **wrong})
+    assert caught.value.part == part
+
+
+def test_a_capacity_of_nothing_is_refused() -> None:
+    with pytest.raises(InvalidSchedule, match="capacity"):
+        coordinator(capacity=0)
