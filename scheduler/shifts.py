@@ -39,16 +39,21 @@ def moved(cron: Cron, shift: int) -> tuple[int, int] | None:
         return None
     if cron.hours == _ALL_HOURS:
         return _rotated(cron.minutes, shift % 60, 60), cron.hours
-    minutes = bits(cron.minutes)
-    if minutes[0] + shift >= 0 and minutes[-1] + shift < 60:
+    first, last = _ends(cron.minutes)
+    if first + shift >= 0 and last + shift < 60:
         return _moved_mask(cron.minutes, shift), cron.hours
-    if len(minutes) > 1:
+    if first != last:
         return None
-    carry, minute = divmod(minutes[0] + shift, 60)
-    hours = bits(cron.hours)
-    if not _every_day(cron) and not (hours[0] + carry >= 0 and hours[-1] + carry < 24):
+    carry, minute = divmod(first + shift, 60)
+    earliest, latest = _ends(cron.hours)
+    if not _every_day(cron) and not (earliest + carry >= 0 and latest + carry < 24):
         return None
     return 1 << minute, _rotated(cron.hours, carry % 24, 24)
+
+
+def _ends(mask: int) -> tuple[int, int]:
+    """The lowest and the highest bit that is set."""
+    return (mask & -mask).bit_length() - 1, mask.bit_length() - 1
 
 
 def _every_day(cron: Cron) -> bool:
