@@ -46,15 +46,8 @@ def offset(moment: datetime) -> timedelta:
 
 def _end_of_gap(local: datetime, zone: tzinfo, before: timedelta, after: timedelta) -> datetime:
     """The instant at which the clock is put forward over `local`."""
-    low = (local - after).replace(tzinfo=UTC)
-    high = (local - before).replace(tzinfo=UTC)
-    while high - low > _SECOND:  # at `low` the old offset holds, at `high` the new one
-        middle = low + (high - low) // 2
-        if middle.astimezone(zone).utcoffset() == before:
-            low = middle
-        else:
-            high = middle
-    return high.replace(microsecond=0)
+    old, new = (local - by for by in (after, before))  # instants of the old and the new offset
+    return _change_within(zone, old.replace(tzinfo=UTC), new.replace(tzinfo=UTC))
 
 
 def changes(zone: tzinfo, start: datetime, end: datetime) -> list[datetime]:
@@ -71,6 +64,7 @@ def changes(zone: tzinfo, start: datetime, end: datetime) -> list[datetime]:
 
 
 def _change_within(zone: tzinfo, low: datetime, high: datetime) -> datetime:
+    """The one change between two instants, to the second."""
     before = low.astimezone(zone).utcoffset()
     while high - low > _SECOND:
         middle = low + (high - low) // 2

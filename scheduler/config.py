@@ -45,7 +45,7 @@ def schedule_of(config: Mapping[str, Any], *, place: str = "") -> Schedule:
         task=str(config.get("task") or identifier),
         timing=timing,
         zone=zone,
-        duration=_duration(expression, config),
+        duration=duration_of(config.get("duration_estimate_seconds"), expression),
         asset_id=_text(config.get("asset_id")),
         client_id=_text(config.get("client_id")),
         status=_status(expression, config.get("status", Status.PENDING)),
@@ -66,8 +66,8 @@ def timing_of(text: str, dialect: str = VIXIE.name, *, seed: str | None = None) 
     return Interval(timedelta(seconds=seconds))
 
 
-def _duration(expression: str, config: Mapping[str, Any]) -> timedelta:
-    given = config.get("duration_estimate_seconds")
+def duration_of(given: Any, expression: str = "") -> timedelta:
+    """A duration from seconds; a minute for None. Raises InvalidSchedule."""
     if given is None:
         return DEFAULT_DURATION
     seconds = _number(expression, "duration_estimate_seconds", given)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from idemwatch.alerts.thresholds import BUSY, CAPACITY, HEALTH_WARNING, HOT
 
-from .config import schedule_of
+from .config import duration_of, schedule_of
 from .cron import Cron
 from .errors import InvalidSchedule
 from .health import Health, health
@@ -96,9 +96,7 @@ class ScheduleCoordinator:
         ):
             if given not in known:
                 raise InvalidSchedule(given, name, f"is none of {', '.join(known)}")
-        duration = schedule_of(
-            {"cron_expression": "@daily", "duration_estimate_seconds": duration_estimate}
-        ).duration
+        duration = duration_of(duration_estimate)
         load = load_map(self._schedules, self._now(), capacity=self._capacity)
         best, *others = best_slots(load, duration, constraints_of(constraints or {}, self._zone))
         return {
