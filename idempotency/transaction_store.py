@@ -64,11 +64,13 @@ class TransactionStore:
                     _limit_lock_wait(connection, _as_setting(lock_timeout))
                     yield connection
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                if connection.broken:
-                    raise unavailable(error) from error
-                raise
-            except ReadOnlySqlTransaction as error:  # as after a failover: it leads to a standby
+                if not connection.broken:
+                    raise
+                self._lender.drop()  # after a restart all of them are dead
+                raise unavailable(error) from error
+            except ReadOnlySqlTransaction as error:  # as after a failover: they lead to a standby
                 connection.close()
+                self._lender.drop()
                 raise unavailable(error) from error
             finally:
                 _restore(connection)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import psycopg
@@ -10,7 +13,7 @@ import pytest
 from idemwatch.demo.servers import PostgresServer
 from idemwatch.idempotency.errors import StoreUnavailable
 from support.outages import LEASE_SECONDS, Setting, open_setting, seconds_of
-from support.stores import wait_until
+from support.stores import DEADLINE_SECONDS, wait_until
 
 
 @pytest.fixture
@@ -68,6 +71,23 @@ def test_the_first_claim_after_a_restart_is_decided(
     server.restart()
     assert setting.claim("another") == "granted"
     assert setting.claim("work") == "duplicate"
+
+
+def test_a_restart_costs_one_transaction_at_most(setting: Setting, server: PostgresServer) -> None:
+    together = threading.Barrier(3)
+
+    def transact(key: str, party: threading.Barrier | None = None) -> None:
+        with setting.service.transaction(key) as tx:
+            assert not tx.duplicate
+            if party is not None:
+                party.wait(DEADLINE_SECONDS)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda n: transact(f"before {n}", together), range(3)))
+    server.restart()
+    with suppress(StoreUnavailable):
+        transact("meets it")
+    transact("after")
 
 
 def test_a_result_waits_for_postgresql_within_its_lease(
