@@ -144,7 +144,11 @@ def test_base_says_which_extra_migrations_need(base: Venv, command: str) -> None
     ("extra", "promised"),
     [
         ("web", "yaml bcrypt"),
-        ("schedules", "croniter numpy"),
+        (
+            "schedules",
+            "croniter numpy idemwatch.scheduler.coordinator idemwatch.scheduler.lint "
+            "idemwatch.alerts.thresholds",
+        ),
         (
             "server",
             "yaml bcrypt croniter numpy grafanalib.core alembic sqlalchemy libcst rich.table "
