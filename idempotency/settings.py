@@ -48,6 +48,8 @@ class Settings:
     metrics_address: str | None = None
     metrics_web_config: str | None = None
     metrics_dir: str | None = None
+    schedule_capacity: int | None = None
+    sync_beat_schedule: bool = True
 
     def __post_init__(self) -> None:
         one_of("store", self.store, ("servers", "memory"))
@@ -62,6 +64,8 @@ class Settings:
             raise ConfigurationError(_named("max_crashes"), "must be from 1 to 1000")
         if self.max_result_bytes < 0:
             raise ConfigurationError(_named("max_result_bytes"), "must not be negative")
+        if self.schedule_capacity is not None and self.schedule_capacity < 1:
+            raise ConfigurationError(_named("schedule_capacity"), "must be 1 or more")
         if not self.namespace or not set(self.namespace) <= _NAMESPACE or len(self.namespace) > 64:
             raise ConfigurationError(
                 _named("namespace"), "must be 1 to 64 letters, digits, '.', '_' or '-'"
@@ -154,6 +158,8 @@ _PARSERS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "max_crashes": _whole,
     "max_result_bytes": _whole,
     "enabled": _flag,
+    "schedule_capacity": _whole,
+    "sync_beat_schedule": _flag,
 }
 NAMES: Final = frozenset(f.name for f in fields(Settings))
 

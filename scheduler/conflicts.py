@@ -14,7 +14,7 @@ from .cron import Cron
 from .days import DayRule
 from .load import load_map
 from .model import Schedule
-from .occurrences import Interval, Timing, bits
+from .occurrences import Interval, Moments, Timing, bits
 
 _SEARCHED_DAYS = 366
 _DAY_SECONDS = 86_400
@@ -27,6 +27,8 @@ def shortest_gap(timing: Timing, today: date) -> timedelta | None:
     """
     if isinstance(timing, Interval):
         return timing.every
+    if isinstance(timing, Moments):
+        return min((other - one for one, other in itertools.pairwise(timing.at)), default=None)
     times = _seconds_of_day(timing)
     within = min((other - one for one, other in itertools.pairwise(times)), default=None)
     days = _days_between(timing.rule, today)

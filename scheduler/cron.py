@@ -46,7 +46,7 @@ class Cron:
     @property
     def meaning(self) -> tuple[object, ...]:
         """Equal for expressions that run at the same times."""
-        return (self.seconds, self.minutes, self.hours, self.rule, self.fixed)
+        return (self.seconds, self.minutes, self.hours, tuple(self.rule), self.fixed)
 
     def next_day(self, start: date) -> date | None:
         """The first day from `start` on which it runs; None if there is none in 40 years."""

@@ -18,7 +18,7 @@ from idemwatch.alerts.thresholds import BUSY, HOT, QUIET
 
 from .conflicts import contending, overrunning
 from .load import LoadMap, load_map
-from .model import ACTIVE, Schedule
+from .model import Schedule
 
 SLOT_MINUTES: Final = 30
 MOST_FOR_QUIET: Final = 8
@@ -91,7 +91,7 @@ def health(
     schedules: Sequence[Schedule], now: datetime, *, capacity: float, zone: str = "UTC"
 ) -> Health:
     """The health in the week from `now` (aware); half hours are those of `zone`."""
-    active = [one for one in schedules if one.status in ACTIVE]
+    active = [one for one in schedules if one.active]
     load = load_map(active, now, capacity=capacity)
     return Health(
         load=load,

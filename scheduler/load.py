@@ -22,12 +22,13 @@ from .clock import changes, offset, zone_of
 from .cron import Cron
 from .days import DayRule
 from .model import Schedule
-from .occurrences import Interval, Timing, bits, on_day
+from .occurrences import Interval, Moments, bits, occurrences, on_day
 
 Counts: TypeAlias = NDArray[np.float64]
 DAY: Final = 1440
 WEEK: Final = 7 * DAY
 _MINUTE: Final = timedelta(minutes=1)
+_INSTANT: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ def load_map(
 ) -> LoadMap:
     """The load from `start` (aware; cut to the minute) on. Runs that began before count too."""
     start = start.astimezone(UTC).replace(second=0, microsecond=0)
-    chosen = [(one.timing, one.minutes, one.zone) for one in schedules]
-    before = max((length for _, length, _ in chosen), default=1)
+    chosen = list(schedules)
+    before = max((one.minutes for one in chosen), default=1)
     starts = _starts(chosen, start - before * _MINUTE, minutes + before)
     steps = np.zeros(minutes + 2 * before + 1)
     for length, counts in starts.items():
@@ -75,20 +76,34 @@ def load_map(
     return LoadMap(start, np.rint(concurrency), capacity)
 
 
-def _starts(
-    schedules: Sequence[tuple[Timing, int, str]], start: datetime, minutes: int
-) -> dict[int, Counts]:
+def _starts(schedules: Sequence[Schedule], start: datetime, minutes: int) -> dict[int, Counts]:
     """Starts in each minute from `start`, by the minutes that a run takes."""
     starts: dict[int, Counts] = defaultdict(lambda: np.zeros(minutes))
     by_zone: dict[str, list[tuple[Cron, int]]] = defaultdict(list)
-    for timing, length, zone in schedules:
-        if isinstance(timing, Interval):
+    end = start + minutes * _MINUTE
+    for one in schedules:
+        timing, length = one.timing, one.minutes
+        if isinstance(timing, Moments) or (one.bounded and not one.covers(start, end)):
+            starts[length] += _told_starts(one, start, end)
+        elif isinstance(timing, Interval):
             starts[length] += _interval_starts(timing, start, minutes)
         else:
-            by_zone[zone].append((timing, length))
+            by_zone[one.zone].append((timing, length))
     for zone, crons in by_zone.items():
         _add_zone(starts, zone, crons, start, minutes)
     return starts
+
+
+def _told_starts(schedule: Schedule, start: datetime, end: datetime) -> Counts:
+    """Starts of a schedule that begins or ends within the line, told one by one."""
+    counts = np.zeros((end - start) // _MINUTE)
+    first, last = max(start, schedule.fromdate or start), min(end, schedule.uptodate or end)
+    if first < last:
+        for moment in occurrences(schedule.timing, zone_of(schedule.zone), first - _INSTANT):
+            if moment >= last:
+                break
+            counts[(moment - start) // _MINUTE] += 1
+    return counts
 
 
 def _interval_starts(interval: Interval, start: datetime, minutes: int) -> Counts:

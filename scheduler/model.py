@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from .occurrences import Timing
+from .place import Place
 
 DEFAULT_DURATION: Final = timedelta(seconds=60)
 DEFAULT_WINDOW: Final = timedelta(minutes=60)
+DEFAULT_GRACE: Final = timedelta(seconds=60)
 
 
 class Status(StrEnum):
@@ -20,6 +22,22 @@ class Status(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class CatchUp(StrEnum):
+    """What of the due times that passed unfired longer ago than the misfire grace is fired."""
+
+    ONE = "one"
+    ALL = "all"
+    NONE = "none"
+
+
+class Overlap(StrEnum):
+    """What becomes of a due time at which a run of the schedule holds a live lease."""
+
+    ALLOW = "allow"
+    SKIP = "skip"
+    QUEUE_ONE = "queue_one"
+
+
 ACTIVE: Final = frozenset((Status.PENDING, Status.IN_PROGRESS))
 
 
@@ -27,22 +45,55 @@ ACTIVE: Final = frozenset((Status.PENDING, Status.IN_PROGRESS))
 class Schedule:
     """When a task is published, and what is known of its runs.
 
-    `window`: how far it may be moved, each way, from `unmoved`: what it was before the first move,
-    so that a plan that is made again comes to the same end. `place`: where it was read.
+    `id`: unique in its source; `name`: what people call it, which need not be unique. `args`,
+    `kwargs`, `options` (of `apply_async`): JSON with sorted keys. It runs from `fromdate` until
+    before `uptodate`. `window`: how far it may be moved, each way, from `unmoved`: what it was
+    before the first move, so that a plan that is made again comes to the same end. `priority`: of
+    its messages, 0 to 9.
     """
 
     id: str
     task: str
     timing: Timing
+    name: str = ""
     zone: str = "UTC"
+    args: str = "[]"
+    kwargs: str = "{}"
+    options: str = "{}"
     duration: timedelta = DEFAULT_DURATION
     asset_id: str | None = None
     client_id: str | None = None
     status: Status = Status.PENDING
+    fromdate: datetime | None = None
+    uptodate: datetime | None = None
+    priority: int | None = None
     movable: bool = True
     window: timedelta = DEFAULT_WINDOW
     unmoved: Timing | None = None
-    place: str = ""
+    misfire_grace: timedelta = DEFAULT_GRACE
+    catch_up: CatchUp = CatchUp.ONE
+    overlap: Overlap = Overlap.ALLOW
+    place: Place | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name, else its id."""
+        return self.name or self.id
+
+    @property
+    def active(self) -> bool:
+        """Whether it fires at all."""
+        return self.status in ACTIVE
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has a first or a last day."""
+        return self.fromdate is not None or self.uptodate is not None
+
+    def covers(self, start: datetime, end: datetime) -> bool:
+        """Whether it may run at any time from `start` until before `end`."""
+        begun = self.fromdate is None or self.fromdate <= start
+        return begun and (self.uptodate is None or end <= self.uptodate)
 
     @property
     def anchor(self) -> Timing:

@@ -12,6 +12,7 @@ from .clock import instants
 from .cron import Cron
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EVERY: Final = "every "
 _DAY: Final = timedelta(days=1)
 
 
@@ -25,16 +26,33 @@ class Interval:
     @property
     def meaning(self) -> tuple[object, ...]:
         """Equal for intervals that run equally often."""
-        return (self.every,)
+        return (self.every.total_seconds(),)
 
 
-Timing = Cron | Interval
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Runs at these instants (aware, in order) only: a single run, or what was foreseen of a
+    schedule that no expression tells, as one by the sun. `text`: how people call it.
+    """
+
+    at: tuple[datetime, ...]
+    text: str = ""
+
+    @property
+    def meaning(self) -> tuple[object, ...]:
+        """Equal for those with the same instants, or the same rule."""
+        return (self.text or tuple(one.astimezone(UTC).isoformat() for one in self.at),)
+
+
+Timing = Cron | Interval | Moments
 
 
 def occurrences(timing: Timing, zone: tzinfo, after: datetime) -> Iterator[datetime]:
     """The instants after `after` (aware), without end unless the schedule has one."""
     if isinstance(timing, Interval):
         return _of_interval(timing, after)
+    if isinstance(timing, Moments):
+        return iter([one for one in timing.at if one > after])
     return _of_cron(timing, zone, after.astimezone(UTC))
 
 
@@ -69,6 +87,15 @@ def on_day(cron: Cron, zone: tzinfo, day: date) -> list[datetime]:
                 local = datetime.combine(day, time(hour, minute, second))
                 found += instants(local, zone, fixed=cron.fixed)
     return found
+
+
+def timing_text(timing: Timing) -> str:
+    """How a timing is written: an expression, `every 300s`, or an instant."""
+    if isinstance(timing, Cron):
+        return timing.expression
+    if isinstance(timing, Interval):
+        return f"{EVERY}{timing.every.total_seconds():g}s"
+    return timing.text or ", ".join(one.isoformat() for one in timing.at)
 
 
 def bits(mask: int) -> list[int]:

@@ -39,6 +39,8 @@ VALUES: dict[str, tuple[Any, str, Any, Any, Any]] = {
     "metrics_address": (None, "127.0.0.1:9912", "127.0.0.1:9912", ":1", ":1"),
     "metrics_web_config": (None, "/env.yml", "/env.yml", "/conf.yml", "/conf.yml"),
     "metrics_dir": (None, "/env", "/env", "/conf", "/conf"),
+    "schedule_capacity": (None, "8", 8, 9, 9),
+    "sync_beat_schedule": (True, "false", False, True, True),
 }
 each_setting = pytest.mark.parametrize("name", sorted(NAMES))  # a new one must be in the table
 each_secret = pytest.mark.parametrize("name", ["redis_url", "database_url"])
@@ -135,6 +137,8 @@ WRONG: dict[str, tuple[object, ...]] = {
     "lease": (*SPANS, timedelta(hours=1, microseconds=1)),
     "max_crashes": (*COUNTS, 0, 1001),
     "max_result_bytes": COUNTS,
+    "schedule_capacity": (*COUNTS[1:], 0),
+    "sync_beat_schedule": ("", "on", "2", 2, []),
     "enabled": ("", "on", "2", 2, []),
     "namespace": ("", "a b", "a:b", "é", "a\n", "x" * 65, 5),
 }

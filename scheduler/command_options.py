@@ -1,0 +1,94 @@
+"""What the commands of schedules share: the fleet that they look at, and its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+from idemwatch.idempotency.command_settings import (
+    app_of,
+    database_option,
+    redis_option,
+    settings_for,
+)
+from idemwatch.idempotency.errors import ConfigurationError
+
+from .capacity import Capacity, capacity_of
+from .clock import zone_of
+from .inventory import Inventory
+from .sources import read_source
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """An inventory, and what it is judged by: capacity, the moment, the zone of half hours."""
+
+    inventory: Inventory
+    capacity: Capacity
+    now: datetime
+    zone: str
+
+
+def fleet_options(command: F) -> F:
+    """--source, --capacity, --at, --timezone and the servers' addresses."""
+    options = (
+        click.option(
+            "--source", metavar="SOURCE",
+            help="table, beat, redbeat, django, or a file or folder (CSV, crontab, Kubernetes "
+            "manifests; csv: crontab: system-crontab: k8s: before its name say which, csv:- reads "
+            "standard input). Default: the table, else the app's beat_schedule.",
+        ),
+        click.option(
+            "--capacity", type=click.FloatRange(min=0, min_open=True), metavar="SLOTS",
+            help="Runs that the workers take at once. Default: the sum of the live workers' "
+            "concurrency, else idempotency_schedule_capacity, else 14.",
+        ),
+        click.option(
+            "--at", "moment", metavar="TIME",
+            help="Look at the week from this time on, as 2026-03-01T08:00 (UTC). Default: now.",
+        ),
+        click.option(
+            "--timezone", "zone", default="UTC", show_default=True, metavar="ZONE",
+            help="Half hours and times are those of this zone.",
+        ),
+        redis_option,
+        database_option,
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_fleet(
+    ctx: click.Context,
+    *,
+    source: str | None,
+    capacity: float | None,
+    moment: str | None,
+    zone: str,
+    redis_url: str | None,
+    database_url: str | None,
+) -> Fleet:
+    """The fleet that the options name. Raises ConfigurationError and what `read_source` raises."""
+    zone_of(zone)
+    now = moment_of(moment)
+    app = app_of(ctx)
+    settings = settings_for(ctx, redis_url=redis_url, database_url=database_url)
+    inventory = read_source(source, app=app, settings=settings)
+    return Fleet(inventory, capacity_of(capacity, app, settings), now, zone)
+
+
+def moment_of(given: str | None) -> datetime:
+    """A moment from an option; now for None. Raises ConfigurationError."""
+    if given is None:
+        return datetime.now(UTC)
+    try:
+        moment = datetime.fromisoformat(given)
+    except ValueError:
+        raise ConfigurationError("--at", f"{given!r} is no time, as 2026-03-01T08:00") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
