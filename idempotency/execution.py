@@ -26,7 +26,7 @@ from .errors import (
     UnreadableRecord,
 )
 from .heartbeat import Lease
-from .keys import CallKey, digest
+from .keys import FIRING_HEADERS, CallKey, digest, firing_of
 from .options import TaskOptions
 from .record import SECOND, Answer, Claim, Completion, Outcome, Record, Wait
 from .redelivery import (
@@ -99,7 +99,10 @@ class Execution:
         rule = self.options.rule
         if rule.scope not in ("user", "device"):
             ids = {}
-        return rule.call_key(self.task, args, kwargs, task_id=self.request.id or "", ids=ids)
+        firing = firing_of(*(header(self.request, name) for name in FIRING_HEADERS))
+        return rule.call_key(
+            self.task, args, kwargs, task_id=self.request.id or "", ids=ids, firing=firing
+        )
 
     def _new_claim(self) -> Claim:
         call, options = self.call, self.options

@@ -18,6 +18,10 @@ from .errors import ConfigurationError, InvalidKey, MissingScopeId
 VERSION: Final = b"1"
 READABLE_LENGTH: Final = 200
 DIGEST_BYTES: Final = 16
+SCHEDULE_HEADER: Final = "idempotency_schedule"
+DUE_HEADER: Final = "idempotency_due_at"
+FIRING_HEADERS: Final = (SCHEDULE_HEADER, DUE_HEADER)
+"""What a scheduled message carries: its schedule, and the time that it is due."""
 
 KeyFunction = Callable[..., str]
 
@@ -41,6 +45,11 @@ def hashed_if_personal(text: str) -> str:
     return (
         digest(VERSION, text.casefold().encode("utf-8", "surrogatepass")) if "@" in text else text
     )
+
+
+def firing_of(schedule: str, due_at: str) -> str:
+    """What tells one firing of a schedule from the next; "" unless both are given."""
+    return f"{schedule}@{due_at}" if schedule and due_at else ""
 
 
 class Binder:
@@ -131,8 +140,11 @@ class KeyRule:
         *,
         task_id: str,
         ids: Mapping[str, object],
+        firing: str = "",
     ) -> CallKey:
         """Key and fingerprint of a call; `ids` may carry `user_id` and `device_id`.
+
+        `firing`: of a scheduled message (see `firing_of`); the default key covers it.
 
         Raises UnencodableArgument, MissingScopeId, or TypeError for a call that does not fit.
         """
@@ -143,7 +155,7 @@ class KeyRule:
         scope_id = self._scope_id(bound, ids, task_id)
         user = scope_id if self.scope == "user" else None
         device = scope_id if self.scope == "device" else None
-        text = self._text(task, args, kwargs, bound, fingerprint, scope_id)
+        text = self._text(task, args, kwargs, bound, fingerprint, scope_id, firing)
         return CallKey(text, fingerprint, user, device)
 
     def _text(
@@ -154,6 +166,7 @@ class KeyRule:
         bound: Mapping[str, Any],
         fingerprint: str,
         scope_id: str,
+        firing: str,
     ) -> str:
         suffix = f":{self.scope}={hashed_if_personal(scope_id)}" if self.scope != "global" else ""
         if self.function is not None:
@@ -167,6 +180,8 @@ class KeyRule:
         if self.picked is not None:
             chosen = encode_arguments({name: bound[name] for name in self.picked})
             fingerprint = digest(VERSION, self.task_name.encode(), chosen)
+        elif firing:
+            suffix += f":firing={firing}"
         return readable(f"{self.task_name}:{fingerprint}{suffix}")
 
     def _scope_id(self, bound: Mapping[str, Any], ids: Mapping[str, object], task_id: str) -> str:

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Final
 
-REQUIRED_REVISION: Final = "0002"
+REQUIRED_REVISION: Final = "0003"
 VERSION_TABLE: Final = "idemwatch_alembic_version"

@@ -7,6 +7,7 @@ def auto_close_job(self, job_id, day): ...
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from .engine import close_engines, engine_for
 from .errors import IdempotencyError
 from .execution import Execution
 from .heartbeat import Lease
-from .keys import CallKey
+from .keys import FIRING_HEADERS, CallKey, firing_of
 from .options import TaskOptions, given_options, resolve, with_limits
 from .service import IdempotencyService
 from .settings import Settings
@@ -72,13 +73,34 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
 
     def idempotency_key_of(self, *args: Any, **kwargs: Any) -> CallKey:
         """The key that a worker would compute for `apply_async(args, kwargs)`."""
+        return self.idempotency_call_key(args, kwargs)
+
+    def idempotency_call_key(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        task_id: str = "",
+        headers: Mapping[str, Any] | None = None,
+    ) -> CallKey:
+        """The key that a worker would compute for a message with these headers.
+
+        Raises InvalidKey, or TypeError for a call that does not fit.
+        """
         from kombu.serialization import dumps, loads
 
         serializer = self.serializer or self.app.conf.task_serializer or "json"
-        content_type, encoding, data = dumps([args, kwargs], serializer)
+        content_type, encoding, data = dumps([list(args), dict(kwargs or {})], serializer)
         sent_args, sent_kwargs = loads(data, content_type, encoding, accept={content_type})
-        rule = self.idempotency_options.rule
-        return rule.call_key(self, sent_args, sent_kwargs, task_id="", ids={})
+        given = dict(headers or {})
+        return self.idempotency_options.rule.call_key(
+            self,
+            sent_args,
+            sent_kwargs,
+            task_id=task_id,
+            ids={name: given.get(f"idempotency_{name}") for name in ("user_id", "device_id")},
+            firing=firing_of(*(str(given.get(name) or "") for name in FIRING_HEADERS)),
+        )
 
     def announce_metrics(self) -> None:
         """Make every series of this task visible at 0."""

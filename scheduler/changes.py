@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from .identity import schedule_hash
 from .model import Schedule, Status
 from .occurrences import timing_text
-from .planner import Move
+
+if TYPE_CHECKING:
+    from .planner import Move
 
 
 @dataclass(frozen=True, slots=True)

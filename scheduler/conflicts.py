@@ -12,7 +12,7 @@ import numpy as np
 
 from .cron import Cron
 from .days import DayRule
-from .load import load_map
+from .load import DAY, load_map
 from .model import Schedule
 from .occurrences import Interval, Moments, Timing, bits
 
@@ -73,3 +73,16 @@ def contending(schedules: Sequence[Schedule], start: datetime) -> list[Schedule]
             meets = ((own > 0) & (others > 0)).any(axis=1)
             found += [one for one, met in zip(group, meets, strict=True) if met]
     return found
+
+
+def first_meeting(one: Schedule, other: Schedule, now: datetime) -> datetime | None:
+    """The first minute (UTC) within a year in which both run; None if they never meet.
+
+    The year begins when both may run.
+    """
+    start = max(filter(None, (now, one.fromdate, other.fromdate)))
+    loads = [
+        load_map([each], start, capacity=1, minutes=_SEARCHED_DAYS * DAY) for each in (one, other)
+    ]
+    meets = np.flatnonzero((loads[0].concurrency > 0) & (loads[1].concurrency > 0))
+    return loads[0].start + timedelta(minutes=int(meets[0])) if len(meets) else None

@@ -15,3 +15,39 @@ class InvalidSchedule(IdempotencyError):
     def __str__(self) -> str:
         shown = self.expression if len(self.expression) <= 60 else f"{self.expression[:57]}..."
         return f"{shown!r}: {self.part}: {self.problem}"
+
+
+class ScheduleConflict(IdempotencyError):
+    """Another schedule is in the way. `why`: "duplicate", or "overlap" on the same asset."""
+
+    def __init__(self, schedule: str, other_id: str, other: str, why: str, detail: str) -> None:
+        super().__init__(schedule, other_id, other, why, detail)
+        self.schedule, self.other_id, self.other = schedule, other_id, other
+        self.why, self.detail = why, detail
+
+    def __str__(self) -> str:
+        other = " ".join(filter(None, ("schedule", self.other_id, f"({self.other})")))
+        return f"{self.schedule}: {self.why} of {other}: {self.detail}"
+
+
+class ScheduleChanged(IdempotencyError):
+    """A schedule is no longer as it was read; nothing was written. `ids`: the schedules."""
+
+    def __init__(self, ids: tuple[str, ...]) -> None:
+        super().__init__(ids)
+        self.ids = ids
+
+    def __str__(self) -> str:
+        shown = ", ".join(self.ids[:10]) + (" and others" if len(self.ids) > 10 else "")
+        return f"changed since it was read: schedule {shown}; nothing was written, look again"
+
+
+class UnknownChange(IdempotencyError):
+    """No such change, or it was reverted already."""
+
+    def __init__(self, change_id: int, problem: str) -> None:
+        super().__init__(change_id, problem)
+        self.change_id, self.problem = change_id, problem
+
+    def __str__(self) -> str:
+        return f"change {self.change_id}: {self.problem}"

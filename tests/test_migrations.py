@@ -157,7 +157,7 @@ def test_a_url_of_several_hosts_is_migrated_at_the_one_that_answers(another_url:
     login, _, place = another_url.partition("@")
     address, _, name = place.partition("/")
     several = f"{login}@127.0.0.1:1,{address}/{name}"
-    assert commands.output("db", "upgrade", "--database-url", several) == "empty -> 0002\n"
+    assert commands.output("db", "upgrade", "--database-url", several) == "empty -> 0003\n"
 
 
 def test_two_upgrades_at_once_take_turns(another_url: str, step_schemas: list[Schema]) -> None:
@@ -266,6 +266,6 @@ def test_an_upgrade_waits_for_a_build_that_its_killed_client_left_behind(
         with upgrade(another_url) as follower:
             wait_until(lambda: execute(another_url, POLLING) == [(1,)])
             writer.commit()
-            assert follower.end() == (0, "0001 -> 0002\n", "")
+            assert follower.end() == (0, "0001 -> 0003\n", "")
     assert schema(another_url) == step_schemas[-1]
     assert execute(another_url, "SELECT key FROM idempotency_record") == [("test:written",)]

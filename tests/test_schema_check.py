@@ -131,7 +131,7 @@ def test_this_code_changes_nothing_in_a_newer_database(
 def test_sql_of_an_unknown_revision_is_refused(arguments: tuple[str, ...]) -> None:
     done = commands.invoke("db", "sql", *arguments)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "base, 0001, 0002" in done.stderr
+    assert "base, 0001, 0002, 0003" in done.stderr
 
 
 @pytest.mark.parametrize("revision", ["", "nonsense", "00", "head:base"])
@@ -142,7 +142,7 @@ def test_an_unknown_revision_is_refused_by_name(
     done = commands.invoke("db", *command, "--database-url", database_url, "--", revision)
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith(f"Error: revision: {revision!r} is none of ")
-    assert "0001, 0002" in done.stderr
+    assert "0001, 0002, 0003" in done.stderr
     assert current(database_url) == REQUIRED_REVISION
 
 

@@ -1,0 +1,84 @@
+"""The table as a source: its schedules, with the durations that their runs really have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Final
+
+from idemwatch.idempotency.errors import ConfigurationError
+from idemwatch.idempotency.postgres_link import Connection, PostgresLink
+from idemwatch.idempotency.settings import Settings
+
+from .inventory import Inventory
+from .model import Schedule
+from .schedule_store import ScheduleStore
+
+LATEST_RUNS: Final = 200
+BY_SCHEDULE: Final = """
+SELECT f.schedule_id::text, percentile_cont(0.95) WITHIN GROUP (
+           ORDER BY extract(epoch FROM r.completed_at - r.created_at))
+  FROM schedule_firing AS f
+  JOIN idempotency_record AS r ON r.key = %(prefix)s || f.record_key
+ WHERE r.state = 'done' AND f.due_at > statement_timestamp() - interval '7 days'
+ GROUP BY f.schedule_id
+"""
+BY_TASK: Final = """
+SELECT t.task, percentile_cont(0.95) WITHIN GROUP (
+           ORDER BY extract(epoch FROM r.completed_at - r.created_at))
+  FROM (SELECT DISTINCT task FROM schedule) AS t
+ CROSS JOIN LATERAL (
+       SELECT created_at, completed_at FROM idempotency_record
+        WHERE endpoint = t.task AND state = 'done' AND key LIKE %(like)s
+        ORDER BY created_at DESC LIMIT %(latest)s) AS r
+ GROUP BY t.task
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """The 95th percentile of what runs take: by schedule id, and by task."""
+
+    by_schedule: Mapping[str, timedelta] = field(default_factory=dict)
+    by_task: Mapping[str, timedelta] = field(default_factory=dict)
+
+    def of(self, schedule: Schedule) -> timedelta:
+        """That of its own runs, else of its task's, else its estimate."""
+        own = self.by_schedule.get(schedule.id)
+        return own or self.by_task.get(schedule.task) or schedule.duration
+
+
+def read_table(app: Any | None, settings: Settings) -> Inventory:  # noqa: ARG001
+    """The schedules of the database. Raises ConfigurationError without one, StoreUnavailable."""
+    if settings.database_url is None:
+        raise ConfigurationError(
+            "idempotency_database_url",
+            "is not set: the table needs it, say --database-url postgresql://user@host/db",
+        )
+    link = PostgresLink(settings.database_url)
+    try:
+        inventory = ScheduleStore(link).schedules()
+        return measured(inventory, durations(link, settings.namespace))
+    finally:
+        link.close()
+
+
+def measured(inventory: Inventory, found: Durations) -> Inventory:
+    """The inventory with durations that were measured, where there are any."""
+    schedules = tuple(replace(one, duration=found.of(one)) for one in inventory.schedules)
+    return replace(inventory, schedules=schedules)
+
+
+def durations(link: PostgresLink, namespace: str) -> Durations:
+    """What the finished records of scheduled tasks tell."""
+    given = {"prefix": f"{namespace}:", "like": f"{namespace}:%", "latest": LATEST_RUNS}
+
+    def read(connection: Connection) -> Durations:
+        by_schedule, by_task = (
+            {name: timedelta(seconds=max(float(p95), 0.001)) for name, p95 in rows}
+            for rows in (connection.execute(BY_SCHEDULE, given), connection.execute(BY_TASK, given))
+        )
+        return Durations(by_schedule, by_task)
+
+    return link.run(read)
