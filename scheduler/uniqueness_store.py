@@ -70,6 +70,7 @@ class ScheduleUniquenessService:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         if self._connection is not None:
+            self._connection.execute(NOW)  # begins their transaction, where they have not
             with self._connection.transaction():  # a savepoint: a refusal leaves theirs as it was
                 yield self._connection
         elif self._link is not None:
