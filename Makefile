@@ -11,16 +11,19 @@ CODE := idempotency scheduler exporter alerts demo tests
 ARGS ?=
 ONLY ?=
 
-.PHONY: help demo test check lint types imports wheel bench clean
+.PHONY: help demo test test-beats check lint types imports wheel bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 demo: $(VENV)/.demo ## run a worker on real duplicates, watch them being turned away (ARGS="--seconds 30")
 	$(BIN)/python -m idemwatch.demo $(ARGS)
 
 test: $(VENV)/.dev ## run the tests, but for the wheel's (ARGS="tests/test_keys.py -k decimal")
 	$(BIN)/python -m pytest --ignore=tests/test_wheel.py $(ARGS)
+
+test-beats: $(VENV)/.dev ## kill and freeze three beats for two minutes, count what was done (ARGS="--seed 7")
+	$(BIN)/python tests/check_beats.py $(ARGS)
 
 check: lint types imports wheel ## ruff, mypy --strict, the layers of imports, the built wheel
 

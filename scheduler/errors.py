@@ -51,3 +51,26 @@ class UnknownChange(IdempotencyError):
 
     def __str__(self) -> str:
         return f"change {self.change_id}: {self.problem}"
+
+
+class BrokerUnavailable(IdempotencyError):
+    """The broker takes no message."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the broker takes no message: {self.reason}"
+
+
+class UnknownSchedule(IdempotencyError):
+    """A source has no such schedule. `near`: names that look like it."""
+
+    def __init__(self, asked: str, source: str, near: tuple[str, ...] = ()) -> None:
+        super().__init__(asked, source, near)
+        self.asked, self.source, self.near = asked, source, near
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {' or '.join(map(repr, self.near))}?" if self.near else ""
+        return f"{self.source} has no schedule {self.asked!r}{hint}"

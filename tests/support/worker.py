@@ -99,7 +99,7 @@ def start_worker(
         *("--without-mingle", "--without-gossip"),
         *args,
     ]
-    child = Child("worker", command, folder=folder, env=_environment(env or {}), cwd=folder)
+    child = Child("worker", command, folder=folder, env=environment(env or {}), cwd=folder)
     worker = Worker(child, nodename)
     try:
         child.wait_until(lambda: f"{nodename} ready." in worker.log, START_SECONDS)
@@ -109,6 +109,7 @@ def start_worker(
     return worker
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Ours for a child: `env` over it, and nothing named IDEMWATCH_*."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("IDEMWATCH_")}
     return {**ours, "PYTHONPATH": str(_TESTS), "PYTHONUNBUFFERED": "1", **env}
