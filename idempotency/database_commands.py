@@ -122,7 +122,7 @@ def purge(
     dry_run: bool,
     database_url: str | None,
 ) -> None:
-    """Delete expired records from PostgreSQL, and statistics of more than 30 days.
+    """Delete expired records from PostgreSQL, and statistics and firings of more than 30 days.
 
     Runs beside working workers. Poisoned keys stay until `idemwatch keys forget`.
     """

@@ -1,4 +1,4 @@
-"""Expired records and old statistics leave PostgreSQL in batches, past rows that are in use."""
+"""Expired records, old statistics and old firings leave PostgreSQL in batches, past rows in use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 from .postgres_link import Connection, PostgresLink
 
 BATCH_ROWS: Final = 1000
-BUCKET_DAYS: Final = 30
+KEPT_DAYS: Final = 30
+"""Statistics by the hour, and firings of schedules."""
 
 # statement_timestamp() and not clock_timestamp(): a volatile bound cannot use an index.
 EXPIRED: Final = """
@@ -39,6 +40,13 @@ SELECT coalesce(sum(rows), 0)::bigint FROM counted
 DELETE_BUCKETS: Final = """
 DELETE FROM endpoint_bucket WHERE hour < statement_timestamp() - make_interval(days => %(days)s)
 """
+DELETE_FIRINGS: Final = """
+DELETE FROM schedule_firing WHERE (schedule_id, due_at) IN (
+    SELECT schedule_id, due_at FROM schedule_firing
+     WHERE due_at < statement_timestamp() - make_interval(days => %(days)s)
+       AND outcome <> 'pending'
+     ORDER BY due_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED)
+"""
 
 
 def expired(link: PostgresLink) -> int:
@@ -57,15 +65,23 @@ def purge(
 
     Ends when nothing is left, or `stop` says so. Poisoned keys stay.
     """
-    link.run(lambda connection: connection.execute(DELETE_BUCKETS, {"days": BUCKET_DAYS}))
-    while not stop():
+    link.run(lambda connection: connection.execute(DELETE_BUCKETS, {"days": KEPT_DAYS}))
+    deleted = batch_rows
+    while deleted == batch_rows:
+        if stop():
+            return
         deleted = link.run(lambda connection: _delete(connection, batch_rows))
         if deleted:
             yield deleted
-        if deleted < batch_rows:
+    while not stop():
+        if link.run(lambda connection: _delete_firings(connection, batch_rows)) < batch_rows:
             return
 
 
 def _delete(connection: Connection, batch_rows: int) -> int:
     row = connection.execute(DELETE, {"rows": batch_rows}).fetchone()
     return int(row[0]) if row else 0
+
+
+def _delete_firings(connection: Connection, batch_rows: int) -> int:
+    return connection.execute(DELETE_FIRINGS, {"days": KEPT_DAYS, "rows": batch_rows}).rowcount

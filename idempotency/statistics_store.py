@@ -58,6 +58,21 @@ SELECT endpoint, scope, date_trunc('hour', clock_timestamp(), 'UTC'), checks, hi
 ON CONFLICT (endpoint, scope, hour) DO UPDATE
    SET checks = b.checks + excluded.checks, hits = b.hits + excluded.hits
 """
+# Buckets are whole hours: of the one before, the part counts that the last 60 minutes cover.
+LAST_HOUR: Final = """
+WITH this AS (SELECT date_trunc('hour', clock_timestamp(), 'UTC') AS hour, clock_timestamp() AS now)
+SELECT b.endpoint,
+       round(sum(CASE WHEN b.hour = this.hour THEN b.hits
+                 ELSE b.hits * (1 - extract(epoch FROM this.now - this.hour) / 3600) END))::bigint
+  FROM endpoint_bucket AS b, this
+ WHERE b.hour >= this.hour - interval '1 hour' AND b.hits > 0
+ GROUP BY b.endpoint
+"""
+
+
+def duplicates_last_hour(link: PostgresLink) -> dict[str, int]:
+    """Duplicates of the last 60 minutes by task, of all scopes. Raises StoreUnavailable."""
+    return dict(link.run(lambda connection: connection.execute(LAST_HOUR).fetchall()))
 
 
 class _Batch:

@@ -80,7 +80,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # Celery has no t
 
     def _tell(self, trouble: str) -> None:
         """Say it when it begins and when it ends."""
-        if trouble and trouble != self._trouble:
+        if trouble and not self._trouble:
             log.error("schedules wait: %s", trouble)
         elif self._trouble and not trouble:
             log.info("schedules go on")

@@ -62,10 +62,10 @@ def schedule_of(config: Mapping[str, Any], *, place: Place | None = None) -> Sch
         uptodate=read.moment("uptodate"),
         priority=read.priority(),
         movable=read.flag("movable", True),
-        window=read.span("window_minutes", timedelta(minutes=1), 24 * 60 - 1, DEFAULT_WINDOW),
+        window=read.span("window_minutes", timedelta(minutes=1), 0, 24 * 60 - 1, DEFAULT_WINDOW),
         unmoved=read.unmoved(identifier),
         misfire_grace=read.span(
-            "misfire_grace_seconds", timedelta(seconds=1), 366 * 86_400, DEFAULT_GRACE
+            "misfire_grace_seconds", timedelta(seconds=1), 1, 366 * 86_400, DEFAULT_GRACE
         ),
         catch_up=read.choice("catch_up", CatchUp, CatchUp.ONE),
         overlap=read.choice("overlap", Overlap, Overlap.ALLOW),
@@ -160,13 +160,15 @@ class _Reader:
         except KeyError:
             raise self.wrong(key, f"{given!r} is neither true nor false") from None
 
-    def span(self, key: str, unit: timedelta, most: int, default: timedelta) -> timedelta:
+    def span(
+        self, key: str, unit: timedelta, least: int, most: int, default: timedelta
+    ) -> timedelta:
         given = self.config.get(key)
         if given in (None, ""):
             return default
         number = _number(self.expression, key, given)
-        if not 0 <= number <= most:
-            raise self.wrong(key, f"{given!r} is not from 0 to {most}")
+        if not least <= number <= most:
+            raise self.wrong(key, f"{given!r} is not from {least} to {most}")
         return int(number) * unit
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from .clock import zone_of
-from .model import CatchUp, Schedule
+from .model import DEFAULT_GRACE, CatchUp, Schedule
 from .occurrences import Moments, occurrences
 
 MOST_AT_ONCE: Final = 1000
@@ -76,6 +76,10 @@ def _judged(
             schedule.catch_up is CatchUp.ALL
             or (schedule.catch_up is CatchUp.ONE and number == latest)
         )
-        until = (at if good else now) + schedule.misfire_grace
+        until = (
+            at + schedule.misfire_grace
+            if good
+            else now + max(schedule.misfire_grace, DEFAULT_GRACE)
+        )
         found.append(Due(at, missed=not good and not late, late=late, until=until))
     return found

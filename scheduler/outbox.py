@@ -65,7 +65,7 @@ class Clerk:
             try:
                 if self._runs(outbox, firing, task):
                     return _held_up(firing)
-            except StoreUnavailable:  # nobody can tell: ask again
+            except IdempotencyError:  # nobody can tell: ask again
                 return Mark(firing, "pending", after_seconds=LATER_SECONDS)
         return self._publish(firing, task)
 

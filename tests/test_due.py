@@ -111,7 +111,7 @@ def test_a_schedule_that_never_fires_has_no_next_run() -> None:
 @given(
     every=st.integers(1, 300),
     outage=st.integers(0, 4000),
-    grace=st.integers(0, 600),
+    grace=st.integers(1, 600),
     catch_up=st.sampled_from(CatchUp),
     most=st.integers(1, 50),
 )

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from idemwatch.idempotency.postgres_link import PostgresLink
-from idemwatch.idempotency.purge_store import BUCKET_DAYS, expired, purge
+from idemwatch.idempotency.purge_store import KEPT_DAYS, expired, purge
 from idemwatch.idempotency.record import State
 from support.stores import DEADLINE_SECONDS, wait_until
 from support.table import Table
@@ -93,11 +93,11 @@ def test_a_purge_stops_between_batches(table: Table, link: PostgresLink) -> None
 
 
 def test_statistics_of_old_hours_go_with_the_records(table: Table, link: PostgresLink) -> None:
-    for days in (0, BUCKET_DAYS - 1, BUCKET_DAYS + 1, 365):
+    for days in (0, KEPT_DAYS - 1, KEPT_DAYS + 1, 365):
         table.execute(BUCKET, (days,))
     assert sum(purge(link)) == 0
     ages = table.execute("SELECT now() - hour FROM endpoint_bucket ORDER BY hour DESC")
-    assert [age.days for (age,) in ages] == [0, BUCKET_DAYS - 1]
+    assert [age.days for (age,) in ages] == [0, KEPT_DAYS - 1]
 
 
 def test_statistics_never_count_fewer_records_than_none(table: Table, link: PostgresLink) -> None:
@@ -155,3 +155,20 @@ def test_a_record_that_is_renewed_while_a_purge_looks_stays(
         holder.commit()
     assert list(purge(link)) == []
     assert table.left("renewed") == 1
+
+
+def test_firings_go_when_they_are_old_but_not_what_waits_to_be_published(
+    table: Table, link: PostgresLink
+) -> None:
+    table.execute(
+        "INSERT INTO schedule (identifier, task, cron_expression, schedule_hash) "
+        "VALUES ('i', 't', '@daily', 'h')"
+    )
+    table.execute(
+        "INSERT INTO schedule_firing (schedule_id, due_at, outcome, publish_until) "
+        "SELECT 1, now() - n * interval '1 day', CASE n WHEN 40 THEN 'pending' ELSE 'fired' END, "
+        "now() FROM generate_series(1, 60) AS n"
+    )
+    list(purge(link, batch_rows=7))
+    left = table.execute("SELECT count(*), max(now() - due_at) FROM schedule_firing")
+    assert (left[0][0], left[0][1].days) == (30, 40)

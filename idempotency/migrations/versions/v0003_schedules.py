@@ -50,7 +50,7 @@ CREATE TABLE schedule (
     duration_estimate_seconds double precision CHECK (duration_estimate_seconds > 0),
     movable boolean NOT NULL DEFAULT true,
     window_minutes integer NOT NULL DEFAULT 60 CHECK (window_minutes BETWEEN 0 AND 1439),
-    misfire_grace_seconds integer NOT NULL DEFAULT 60 CHECK (misfire_grace_seconds >= 0),
+    misfire_grace_seconds integer NOT NULL DEFAULT 60 CHECK (misfire_grace_seconds >= 1),
     catch_up text NOT NULL DEFAULT 'one' CHECK (catch_up IN ('one', 'all', 'none')),
     overlap text NOT NULL DEFAULT 'allow' CHECK (overlap IN ('allow', 'skip', 'queue_one')),
     schedule_hash text NOT NULL,
