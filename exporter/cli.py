@@ -17,7 +17,17 @@ COMMANDS = {
     "db": ("idempotency.database_commands", "db", "Migrate the database that keeps the records."),
     "keys": ("idempotency.key_commands", "keys", "Look at keys, and forget one that is stuck."),
     "purge": ("idempotency.database_commands", "purge", "Delete expired records."),
-}
+    "schedules": (
+        "scheduler.schedule_commands", "schedules",
+        "Look at schedules, and move them out of crowded times.",
+    ),
+    "validate-schedules": (
+        "scheduler.validate_command", "validate_schedules",
+        "Check schedules, for people and for CI: exit 0, 1 (warnings), 2 (errors) or 3.",
+    ),
+}  # fmt: skip
+EXTRAS = {"numpy": "schedules", "croniter": "schedules"}
+"""Which extra brings a package that a command may lack."""
 
 
 class LazyGroup(click.Group):
@@ -30,12 +40,23 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
-        command = getattr(import_module(f"idemwatch.{module}"), attribute)
+        command = getattr(_imported(cmd_name, module), attribute)
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][2]) for name in self.list_commands(ctx)])
+
+
+def _imported(command: str, module: str) -> Any:
+    try:
+        return import_module(f"idemwatch.{module}")
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        raise click.ClickException(
+            f'{command} needs {error.name}: pip install "idemwatch[{EXTRAS[error.name]}]"'
+        ) from error
 
 
 def _version() -> str:
@@ -72,7 +93,8 @@ def _run() -> int:
     try:
         code: Any = cli.main(prog_name="idemwatch", standalone_mode=False)
     except click.exceptions.Abort as abort:
-        interrupted = isinstance(abort.__cause__, KeyboardInterrupt)
+        # Ctrl-C; at a question it is only the context.
+        interrupted = isinstance(abort.__cause__ or abort.__context__, KeyboardInterrupt)
         click.echo("interrupted" if interrupted else "nothing was changed", err=True)
         return 130 if interrupted else 1
     except click.ClickException as error:

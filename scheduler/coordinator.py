@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, time
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, Final
 
-from idemwatch.alerts.thresholds import BUSY, CAPACITY, HEALTH_WARNING, HOT
+from idemwatch.alerts.thresholds import CAPACITY, HEALTH_WARNING, HOT
 
+from .advice import Advice, advice_of, urgency
 from .config import duration_of, schedule_of
 from .cron import Cron
 from .errors import InvalidSchedule
 from .health import Health, health
 from .load import LoadMap, load_map
 from .model import Schedule
-from .pieces import week_starts
-from .planner import Move, Plan, plan
+from .planner import Plan, plan
 from .recommend import (
     PRIORITIES,
     TASK_TYPES,
@@ -25,6 +25,7 @@ from .recommend import (
     best_slots,
     reasoning,
 )
+from .starts import SLOTS, start_slots
 
 Given = Schedule | Mapping[str, Any]
 MOST_TOLD: Final = 20
@@ -65,22 +66,7 @@ class ScheduleCoordinator:
         """
         read = _read(schedules)
         found = plan(read, self._now(), capacity=self._capacity, strategy=strategy)
-        slots = found.before.by_half_hour(self._zone)
-        recommendations = [_recommendation(move, found) for move in found.moves]
-        recommendations.sort(key=lambda one: (-one.pop("_load"), one["schedule_id"]))
-        return {
-            "recommendations": recommendations,
-            "metrics": {
-                "total_schedules": len(read),
-                "hotspot_count": int((slots > HOT).sum()),
-                "total_load": float(found.before.load.sum()),
-                "avg_load": float(found.before.load.mean()),
-                "max_load": float(found.before.load.max(initial=0)),
-                "max_load_after": float(found.after.load.max(initial=0)),
-                "lower_bound": found.bound / self._capacity,
-            },
-            "load_map": self._load_map(read, found.before),
-        }
+        return plan_answer(found, read, self._zone)
 
     def recommend_schedule_time(
         self,
@@ -97,20 +83,21 @@ class ScheduleCoordinator:
             if given not in known:
                 raise InvalidSchedule(given, name, f"is none of {', '.join(known)}")
         duration = duration_of(duration_estimate)
-        load = load_map(self._schedules, self._now(), capacity=self._capacity)
+        active = [one for one in self._schedules if one.active]
+        load = load_map(active, self._now(), capacity=self._capacity)
         best, *others = best_slots(load, duration, constraints_of(constraints or {}, self._zone))
         return {
             "cron_expression": best.expression,
             "reasoning": reasoning(best, duration, task_type),
             "estimated_load": best.load,
-            "alternatives": [_alternative(slot) for slot in others],
+            "alternatives": [_alternative(slot, duration, task_type) for slot in others],
         }
 
     def analyze_schedule_health(self, schedules: Sequence[Given]) -> dict[str, Any]:
         """The score, its grade, issues and what to do. Raises InvalidSchedule."""
         read = _read(schedules)
         found = health(read, self._now(), capacity=self._capacity, zone=self._zone)
-        starting = self._load_map(read, found.load)
+        starting = _load_map(read, found.load, self._zone)
         issues = _issues(found, starting)
         return {
             "overall_score": found.score,
@@ -120,37 +107,47 @@ class ScheduleCoordinator:
             "load_distribution": found.bands,
         }
 
-    def _load_map(self, schedules: Sequence[Schedule], load: LoadMap) -> dict[int, Any]:
-        """By the minute of the day of each half hour: its highest load, and what starts in it."""
-        highest, half_hours = load.by_half_hour(self._zone), load.half_hours(self._zone)
-        tasks: dict[int, list[str]] = {slot: [] for slot in range(48)}
-        for one in schedules:
-            if isinstance(one.timing, Cron):
-                starts = week_starts(one.timing, one.zone, load.start)
-                for slot in dict.fromkeys(half_hours[starts].tolist()):
-                    tasks[slot].append(one.id)
-        return {
-            30 * slot: {"load": float(highest[slot]), "tasks": tasks[slot]} for slot in range(48)
-        }
+
+def plan_answer(found: Plan, schedules: Sequence[Schedule], zone: str) -> dict[str, Any]:
+    """A plan for `schedules` as a dict; half hours are those of `zone`."""
+    hot = int((found.before.by_half_hour(zone) > HOT).sum())
+    return {
+        "recommendations": [_recommendation(one, zone) for one in advice_of(found)],
+        "metrics": {
+            "total_schedules": len(schedules),
+            "hotspot_count": hot,
+            "total_load": float(found.before.load.sum()),
+            "avg_load": float(found.before.load.mean()),
+            "max_load": float(found.before.load.max(initial=0)),
+            "max_load_after": float(found.after.load.max(initial=0)),
+            "lower_bound": found.bound / found.before.capacity,
+        },
+        "load_map": _load_map(schedules, found.before, zone),
+    }
+
+
+def _load_map(schedules: Sequence[Schedule], load: LoadMap, zone: str) -> dict[int, Any]:
+    """By the minute of the day of each half hour: its highest load, and what starts in it."""
+    highest = load.by_half_hour(zone).tolist()
+    tasks: list[list[str]] = [[] for _ in range(SLOTS)]
+    for one, slots in zip(schedules, start_slots(schedules, load, zone), strict=True):
+        for slot in slots:
+            tasks[slot].append(one.id)
+    return {30 * slot: {"load": highest[slot], "tasks": tasks[slot]} for slot in range(SLOTS)}
 
 
 def _read(schedules: Sequence[Given]) -> list[Schedule]:
     return [one if isinstance(one, Schedule) else schedule_of(one) for one in schedules]
 
 
-def _recommendation(move: Move, found: Plan) -> dict[str, Any]:
-    before, after = (
-        _highest(load, schedule)
-        for load, schedule in ((found.before, move.before), (found.after, move.after))
-    )
+def _recommendation(advice: Advice, zone: str) -> dict[str, Any]:
     return {
-        "schedule_id": move.before.id,
-        "original_time": _text(move.before),
-        "recommended_time": _text(move.after),
-        "reason": f"{'Hotspot' if before > HOT else 'Load'} of {before:.0%} when it starts",
-        "urgency": urgency(before),
-        "impact": f"Reduces load from {before:.0%} to {after:.0%}",
-        "_load": before,
+        "schedule_id": advice.move.before.id,
+        "original_time": _text(advice.move.before),
+        "recommended_time": _text(advice.move.after),
+        "reason": advice.reason(zone),
+        "urgency": advice.urgency,
+        "impact": advice.impact,
     }
 
 
@@ -158,25 +155,9 @@ def _text(schedule: Schedule) -> str:
     return schedule.timing.expression if isinstance(schedule.timing, Cron) else ""
 
 
-def _highest(load: LoadMap, schedule: Schedule) -> float:
-    """The highest load in the minutes in which it starts."""
-    if not isinstance(schedule.timing, Cron):
-        return 0.0
-    starts = week_starts(schedule.timing, schedule.zone, load.start)
-    return float(load.load[starts].max(initial=0))
-
-
-def urgency(load: float) -> str:
-    """How pressing a move out of such a load is."""
-    if load > 1:
-        return "critical"
-    if load > HOT:
-        return "high"
-    return "medium" if load > BUSY else "low"
-
-
-def _alternative(slot: Slot) -> dict[str, Any]:
-    return {"time": slot.expression, "load": slot.load}
+def _alternative(slot: Slot, duration: timedelta, task_type: str) -> dict[str, Any]:
+    why = reasoning(slot, duration, task_type)
+    return {"time": slot.expression, "load": slot.load, "reasoning": why}
 
 
 def _issues(found: Health, starting: Mapping[int, Any]) -> list[dict[str, Any]]:
@@ -243,4 +224,4 @@ def _day(given: Any) -> int:
     raise InvalidSchedule(str(given), "days", f"it is none of {', '.join(WEEKDAYS)}")
 
 
-__all__ = ["ScheduleCoordinator", "constraints_of", "urgency"]
+__all__ = ["ScheduleCoordinator", "constraints_of", "plan_answer", "urgency"]

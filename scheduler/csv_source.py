@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any, Final
 
 from .config import KEYS, schedule_of
@@ -22,32 +23,54 @@ OPTIONAL: Final = ("dialect", "timezone", "queue_or_task", "source")
 NAMES_TASKS: Final = ("celery", "sidekiq")
 _GIVEN: Final = KEYS - {"id", "identifier", "cron_expression", "is_recurring"}
 SUSPENDED: Final = "(suspended)"
+_BOM: Final = "\ufeff"
 
 
 def read_csv(path: str, text: str) -> Inventory:
     """The schedules of a file's text, and the rows that are wrong. Raises InvalidSchedule."""
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = csv.reader(io.StringIO(text.removeprefix(_BOM), newline=""), strict=True)
     schedules: list[Schedule] = []
     problems: list[Problem] = []
-    try:
-        header = _header(path, next(rows, []))
-        line = rows.line_num + 1
-        for row in rows:
+    header: list[str] = []
+    for line, row in _rows(rows):
+        if isinstance(row, csv.Error):
+            told = f"no CSV: {row}; a quote within quotes is doubled"
+            problems.append(Problem(Place(path, line), told))
+            if not header:
+                break
+        elif not header:
+            header = _header(path, row)
+        else:
             _add(Place(path, line), header, row, schedules, problems)
-            line = rows.line_num + 1
-    except csv.Error as error:
-        problems.append(Problem(Place(path, rows.line_num), f"no CSV: {error}"))
+    if not header and not problems:
+        _header(path, [])
     return inventory_of(path, schedules, problems)
 
 
-def _header(path: str, row: list[str]) -> list[str]:
-    header = [name.strip().lstrip("\ufeff") for name in row]
+def _rows(rows: Any) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """The rows with the lines they begin at; what is no CSV does not hide those after it."""
+    while True:
+        line = rows.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, error
+        else:
+            if row:
+                yield line, [value.strip() for value in row]
+
+
+def _header(path: str, header: list[str]) -> list[str]:
     missing = [name for name in REQUIRED if name not in header]
     if missing:
         wanted = ", ".join((*REQUIRED, *OPTIONAL))
         raise InvalidSchedule(path, "header", f"it lacks {missing[0]!r}; columns: {wanted}")
     known = {*REQUIRED, *OPTIONAL, *_GIVEN}
     for name in header:
+        if header.count(name) > 1:
+            raise InvalidSchedule(path, "header", f"column {name!r} is given twice")
         if name not in known:
             raise InvalidSchedule(
                 path, "header", f"no column {name!r}; known: {', '.join(sorted(known))}"
@@ -62,8 +85,6 @@ def _add(
     schedules: list[Schedule],
     problems: list[Problem],
 ) -> None:
-    if not row:
-        return
     given = dict(zip(header, row, strict=False))
     name = given.get("name", "")
     if len(row) != len(header):
@@ -75,6 +96,8 @@ def _add(
         schedules.append(schedule_of(_config(given), place=place))
     except InvalidSchedule as error:
         problems.append(problem_of(error, place, name))
+    except RecursionError:
+        problems.append(Problem(place, "its JSON is nested too deep", name))
 
 
 def _config(given: dict[str, str]) -> dict[str, Any]:

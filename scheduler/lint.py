@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from .clock import changes, offset
@@ -38,10 +39,11 @@ def lint(timing: Timing, zone: tzinfo, now: datetime) -> list[Finding]:
 def _minutes(cron: Cron) -> Iterator[Finding]:
     if cron.minutes == _ALL_MINUTES and cron.hours != _ALL_HOURS:
         hours = bits(cron.hours)
+        span = "1 hour" if len(hours) == 1 else f"{len(hours)} hours"
         yield Finding(
             "every_minute",
-            f"fires in each minute of {len(hours)} hours a day: write 0 in place of * if it is "
-            f"meant to fire at {hours[0]:02}:00",
+            f"fires in each minute of {span} a day: write 0 in place of * if it is meant to fire "
+            f"at {hours[0]:02}:00",
         )
 
 
@@ -66,7 +68,7 @@ def _clock(cron: Cron, zone: tzinfo, now: datetime) -> Iterator[Finding]:
     if not cron.fixed:
         return
     told: set[str] = set()
-    for change in changes(zone, now, now + AHEAD):
+    for change in _ahead(zone, now):
         before = offset((change - timedelta(seconds=1)).astimezone(zone))
         after = offset(change.astimezone(zone))
         code = "gap" if after > before else "fold"
@@ -75,6 +77,12 @@ def _clock(cron: Cron, zone: tzinfo, now: datetime) -> Iterator[Finding]:
         if met is not None and code not in told:
             told.add(code)
             yield Finding(code, _told(code, met))
+
+
+@lru_cache(maxsize=1024)
+def _ahead(zone: tzinfo, now: datetime) -> list[datetime]:
+    """The changes of a zone's clock, which all of its schedules meet."""
+    return changes(zone, now, now + AHEAD)
 
 
 def _first_met(cron: Cron, first: datetime, minutes: int) -> datetime | None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from operator import attrgetter
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,12 +23,17 @@ from .clock import changes, offset, zone_of
 from .cron import Cron
 from .days import DayRule
 from .model import Schedule
-from .occurrences import Interval, Moments, bits, occurrences, on_day
+from .occurrences import Interval, bits, occurrences, on_day
 
 Counts: TypeAlias = NDArray[np.float64]
 DAY: Final = 1440
 WEEK: Final = 7 * DAY
 _MINUTE: Final = timedelta(minutes=1)
+_DURATION: Final = attrgetter("duration")
+_ZONE: Final = attrgetter("zone")
+Numbers: TypeAlias = NDArray[np.int64]
+_Same: TypeAlias = tuple[Cron, int, int]
+"""An expression, minutes of a run, and how many schedules have both."""
 _INSTANT: Final = timedelta(microseconds=1)
 
 
@@ -66,7 +72,7 @@ def load_map(
     """The load from `start` (aware; cut to the minute) on. Runs that began before count too."""
     start = start.astimezone(UTC).replace(second=0, microsecond=0)
     chosen = list(schedules)
-    before = max((one.minutes for one in chosen), default=1)
+    before = _minutes(max(map(_DURATION, chosen), default=_MINUTE))
     starts = _starts(chosen, start - before * _MINUTE, minutes + before)
     steps = np.zeros(minutes + 2 * before + 1)
     for length, counts in starts.items():
@@ -79,19 +85,36 @@ def load_map(
 def _starts(schedules: Sequence[Schedule], start: datetime, minutes: int) -> dict[int, Counts]:
     """Starts in each minute from `start`, by the minutes that a run takes."""
     starts: dict[int, Counts] = defaultdict(lambda: np.zeros(minutes))
-    by_zone: dict[str, list[tuple[Cron, int]]] = defaultdict(list)
     end = start + minutes * _MINUTE
+    crons, timings = list[Schedule](), list[Cron]()
     for one in schedules:
-        timing, length = one.timing, one.minutes
-        if isinstance(timing, Moments) or (one.bounded and not one.covers(start, end)):
-            starts[length] += _told_starts(one, start, end)
-        elif isinstance(timing, Interval):
-            starts[length] += _interval_starts(timing, start, minutes)
+        timing = one.timing
+        always = (one.fromdate is None and one.uptodate is None) or one.covers(start, end)
+        if always and isinstance(timing, Cron):
+            crons.append(one)
+            timings.append(timing)
+        elif always and isinstance(timing, Interval):
+            starts[one.minutes] += _interval_starts(timing, start, minutes)
         else:
-            by_zone[one.zone].append((timing, length))
-    for zone, crons in by_zone.items():
-        _add_zone(starts, zone, crons, start, minutes)
+            starts[one.minutes] += _told_starts(one, start, end)
+    for zone, same in _by_zone(crons, timings).items():
+        _add_zone(starts, zone, same, start, minutes)
     return starts
+
+
+def _by_zone(schedules: Sequence[Schedule], timings: Sequence[Cron]) -> dict[str, list[_Same]]:
+    """Equal ones together. An expression is known by its identity: to compare costs more."""
+    cron_of = dict(zip(map(id, timings), timings, strict=True))
+    same = zip(map(id, timings), map(_DURATION, schedules), map(_ZONE, schedules), strict=True)
+    minutes = {duration: _minutes(duration) for duration in set(map(_DURATION, schedules))}
+    found: dict[str, list[_Same]] = defaultdict(list)
+    for (cron, duration, zone), count in Counter(same).items():
+        found[zone].append((cron_of[cron], minutes[duration], count))
+    return found
+
+
+def _minutes(duration: timedelta) -> int:
+    return max(1, -(-duration // _MINUTE))
 
 
 def _told_starts(schedule: Schedule, start: datetime, end: datetime) -> Counts:
@@ -138,7 +161,7 @@ def _pieces(zone: str, start: datetime, minutes: int) -> list[_Piece]:
 def _add_zone(
     starts: dict[int, Counts],
     zone: str,
-    crons: Sequence[tuple[Cron, int]],
+    crons: Sequence[_Same],
     start: datetime,
     minutes: int,
 ) -> None:
@@ -148,7 +171,7 @@ def _add_zone(
     days = [first_day + timedelta(n) for n in range((last_day - first_day).days + 1)]
     origin = (start - datetime.combine(first_day, datetime.min.time(), UTC)) // _MINUTE
     plain = len(pieces) == 1
-    followers = [one for one in crons if plain or not one[0].fixed]
+    followers = crons if plain else [one for one in crons if not one[0].fixed]
     for length, local in _local_starts(followers, days).items():
         for piece in pieces:
             begin = origin + piece.shift
@@ -162,13 +185,13 @@ def _add_zone(
 def _add_fixed(
     starts: dict[int, Counts],
     zone: str,
-    crons: Sequence[tuple[Cron, int]],
+    crons: Sequence[_Same],
     days: Sequence[date],
     start: datetime,
 ) -> None:
     """In a week in which the clock changes, times of fixed schedules are told one by one."""
     tz = zone_of(zone)
-    for cron, length in crons:
+    for cron, length, count in crons:
         line = starts[length]
         for moment in {
             moment.replace(second=0)
@@ -178,41 +201,44 @@ def _add_fixed(
         }:
             at = (moment - start) // _MINUTE
             if 0 <= at < len(line):
-                line[at] += len(bits(cron.seconds))
+                line[at] += count * len(bits(cron.seconds))
 
 
-def _local_starts(crons: Sequence[tuple[Cron, int]], days: Sequence[date]) -> dict[int, Counts]:
+def _local_starts(same: Sequence[_Same], days: Sequence[date]) -> dict[int, Counts]:
     """Starts in each local minute of `days`, by duration."""
-    found: dict[int, Counts] = {}
-    if not crons:
-        return found
-    groups: dict[tuple[int, int], list[Cron]] = defaultdict(list)
-    patterns: dict[DayRule, int] = {}
-    for cron, length in crons:
-        pattern = patterns.get(cron.rule)
-        if pattern is None:
-            pattern = patterns[cron.rule] = _pattern(cron.rule, days)
-        if pattern:
-            groups[length, pattern].append(cron)
-    for (length, pattern), members in groups.items():
-        line = found.setdefault(length, np.zeros((len(days), DAY)).reshape(-1))
-        line.reshape(len(days), DAY)[bits(pattern)] += _times_of_day(members)
-    return found
+    if not same:
+        return {}
+    expressions, durations, counted = zip(*same, strict=True)
+    rows = {key: row for row, key in enumerate(dict.fromkeys(map(id, expressions)))}
+    crons = list({id(one): one for one in expressions}.values())
+    of = np.array([rows[key] for key in map(id, expressions)])
+    counts = np.array(counted) * np.array([one.seconds.bit_count() for one in crons])[of]
+    lengths, number = np.unique(durations, return_inverse=True)
+    hour_of, hours = _each(of, [one.hours for one in crons], 24)
+    minute_of, minutes = _each(of[hour_of], [one.minutes for one in crons], 60)
+    member = hour_of[minute_of]
+    at = number[member] * DAY + hours[minute_of] * 60 + minutes
+    fits = _fits([one.rule for one in crons], days)[of[member]]
+    lines = np.zeros((len(lengths), len(days), DAY))
+    for day in range(len(days)):
+        on = fits[:, day]
+        found = np.bincount(at[on], counts[member[on]], len(lengths) * DAY)
+        lines[:, day] = found.reshape(-1, DAY)
+    return dict(zip(lengths.tolist(), lines.reshape(len(lengths), -1), strict=True))
 
 
-def _pattern(rule: DayRule, days: Sequence[date]) -> int:
-    return sum(1 << number for number, day in enumerate(days) if rule.fits(day))
-
-
-def _times_of_day(crons: Sequence[Cron]) -> Counts:
-    """Starts in each minute of a day, shape (1440,)."""
-    hours = _matrix([cron.hours for cron in crons], 24)
-    minutes = _matrix([cron.minutes for cron in crons], 60)
-    seconds = np.array([float(cron.seconds.bit_count()) for cron in crons])
-    counts: Counts = (hours.T @ (minutes * seconds[:, None])).reshape(DAY)
-    return counts
-
-
-def _matrix(masks: Sequence[int], width: int) -> Counts:
+def _each(of: Numbers, masks: Sequence[int], width: int) -> tuple[Numbers, Numbers]:
+    """For each bit of each member's mask the numbers of both. `of`: the mask of each member."""
     column = np.array(masks, dtype=np.uint64)[:, None]
-    return (column >> np.arange(width, dtype=np.uint64) & np.uint64(1)).astype(np.float64)
+    mask, bit = np.nonzero(column >> np.arange(width, dtype=np.uint64) & np.uint64(1))
+    sizes = np.bincount(mask, minlength=len(masks))
+    before = np.cumsum(sizes) - sizes
+    member = np.repeat(np.arange(len(of)), sizes[of])
+    own = np.cumsum(sizes[of]) - sizes[of]
+    return member, bit[np.arange(len(member)) + (before[of] - own)[member]]
+
+
+def _fits(rules: Sequence[DayRule], days: Sequence[date]) -> NDArray[np.bool_]:
+    """Whether a rule fits a day, shape (rules, days)."""
+    known = {rule: [rule.fits(day) for day in days] for rule in set(rules)}
+    return np.array([known[rule] for rule in rules])

@@ -1,14 +1,16 @@
 """A fleet as the planner sees it: starts on a line of the minutes of one week, and shifts of them.
 
-The line is a circle: what runs over its end goes on at its beginning.
+The line is a circle: what runs over its end goes on at its beginning. Schedules that run at the
+same minutes, for as long, and may be moved alike are of one kind, which is worked out once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import UTC, date, datetime, timedelta
+from functools import cache, cached_property, lru_cache, partial
+from operator import attrgetter
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -19,88 +21,178 @@ from .cron import Cron
 from .days import DayRule
 from .load import WEEK, Counts, load_map
 from .model import Schedule
-from .occurrences import bits
-from .shifts import lands_well, moved, shifted, skipped_minutes
+from .occurrences import Timing, bits
+from .shifts import ALL_HOURS, every_day, moved, shifts_of, skipped_minutes
 
 Minutes: TypeAlias = NDArray[np.int64]
 _MINUTE: Final = timedelta(minutes=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A schedule that may be moved.
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """What schedules that are moved alike have in common.
 
-    `starts`: minutes of the week at which it would start unmoved; `shifts`: the moves that are
-    allowed, 0 among them, the shortest first; `shift`: where it is now. `hourly`: it runs in each
-    hour.
+    `starts`: minutes of the week at which they would start unmoved, in order; `length`: minutes of
+    a run; `shifts`: the moves that are allowed, 0 among them, the shortest first; `earliest`,
+    `latest`: the ends of those.
     """
 
-    schedule: Schedule
+    anchor: Cron
     starts: Minutes
     length: int
     shifts: Minutes
-    shift: int
-    hourly: bool
+    earliest: int
+    latest: int
+
+    @property
+    def hourly(self) -> bool:
+        """Whether they run in each hour of the days on which they run."""
+        return self.anchor.hours == ALL_HOURS
+
+    @property
+    def always(self) -> bool:
+        """Whether they run in each hour of the week."""
+        return self.hourly and every_day(self.anchor)
+
+    @property
+    def reached(self) -> int:
+        """Minutes from the beginning of the earliest run to the end of the latest."""
+        return self.latest - self.earliest + self.length
+
+    @property
+    def begins(self) -> Minutes:
+        """Minutes from the earliest shift on at which a run begins, for each shift."""
+        return self.shifts - self.earliest
+
+    @cached_property
+    def around(self) -> Minutes:
+        """The minutes that they may run in, shape (starts, minutes from the earliest shift on)."""
+        offsets = np.arange(self.earliest, self.latest + self.length)
+        around: Minutes = (self.starts[:, None] + offsets) % WEEK
+        return around
 
     def cells(self, shift: int) -> Minutes:
-        """The minutes in which it runs when moved by `shift`, each as often as it runs in it."""
-        spread = self.starts[:, None] + (shift + np.arange(self.length))
-        cells: Minutes = spread.reshape(-1) % WEEK
-        return cells
+        """The minutes in which they run at a shift, shape (starts, length)."""
+        first = shift - self.earliest
+        return self.around[:, first : first + self.length]
+
+    @cached_property
+    def apart(self) -> bool:
+        """Whether no two of their runs may ever share a minute."""
+        starts, reached = self.starts, self.reached
+        over_the_end = int(starts[0]) + WEEK - int(starts[-1])
+        return over_the_end >= reached and bool((starts[1:] - starts[:-1] >= reached).all())
+
+    @cached_property
+    def profile(self) -> Counts:
+        """How often they run in each minute unmoved, shape (10080,)."""
+        return laid([(self, 0, 1)])
+
+    @cached_property
+    def cover(self) -> Counts:
+        """How often they run in each minute of the hour unmoved, a week's mean; shape (60,)."""
+        hours, rest = divmod(self.length, 60)
+        starting = np.bincount(self.starts % 60, minlength=60) / (WEEK / 60)
+        sums = np.concatenate(([0.0], np.cumsum(np.tile(starting, 2))))
+        ends = np.arange(61, 121)
+        cover: Counts = hours * starting.sum() + sums[ends] - sums[ends - rest]
+        return cover
+
+    @cached_property
+    def covers(self) -> Counts:
+        """The same at each shift, shape (shifts, 60)."""
+        covers: Counts = self.cover[(np.arange(60) - self.shifts[:, None]) % 60]
+        return covers
+
+    @cached_property
+    def shift_of(self) -> dict[tuple[int, int] | None, int]:
+        """The shift by the masks of minutes and hours that it leads to."""
+        return {moved(self.anchor, shift): shift for shift in self.shifts.tolist()}
 
 
-def split(schedules: Sequence[Schedule], now: datetime) -> tuple[Counts, list[Piece]]:
-    """The load of what stays where it is, shape (10080,), and the pieces that may be moved."""
+def laid(runs: Collection[tuple[Kind, int, int]]) -> Counts:
+    """The load of so many schedules of each kind at a shift, shape (10080,)."""
+    if not runs:
+        return np.zeros(WEEK)
+    starts = np.concatenate([(kind.starts + shift) % WEEK for kind, shift, _ in runs])
+    sizes = [len(kind.starts) for kind, _, _ in runs]
+    counts = np.repeat([float(count) for _, _, count in runs], sizes)
+    weeks, ends = np.divmod(starts + np.repeat([kind.length for kind, _, _ in runs], sizes), WEEK)
+    steps = np.bincount(starts, counts, WEEK) - np.bincount(ends, counts, WEEK)
+    load: Counts = np.cumsum(steps) + (weeks * counts).sum()
+    return load
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A schedule that may be moved, and the `shift` at which it is now."""
+
+    schedule: Schedule
+    kind: Kind
+    shift: int
+
+
+def split(schedules: Iterable[Schedule], now: datetime) -> tuple[Counts, list[Piece]]:
+    """The load of what stays where it is, shape (10080,), and the pieces that may be moved.
+
+    The longest pieces first, those of one kind one after another, in the order of their ids.
+    """
     start = now.astimezone(UTC).replace(second=0, microsecond=0)
-    pieces = [piece for one in schedules if (piece := _piece(one, start)) is not None]
-    movable = {piece.schedule.id for piece in pieces}
-    pinned = load_map(
-        (one for one in schedules if one.id not in movable), start, capacity=1
-    ).concurrency
-    return pinned, pieces
+    end, kind_of = start + WEEK * _MINUTE, cache(partial(_kind, start))
+    pinned, pieces = list[Schedule](), list[Piece]()
+    for one in sorted(schedules, key=attrgetter("id")):
+        # The starts of one that begins or ends within the week are not those of its kind.
+        piece = _piece(one, kind_of) if one.covers(start, end) else None
+        if piece is None:
+            pinned.append(one)
+        else:
+            pieces.append(piece)
+    return load_map(pinned, start, capacity=1).concurrency, _by_kind(pieces)
 
 
-def _piece(schedule: Schedule, start: datetime) -> Piece | None:
+def _by_kind(pieces: Iterable[Piece]) -> list[Piece]:
+    kinds: dict[Kind, list[Piece]] = {}
+    for piece in pieces:
+        kinds.setdefault(piece.kind, []).append(piece)
+    ordered = sorted(kinds.values(), key=lambda same: -same[0].kind.length)
+    return [piece for same in ordered for piece in same]
+
+
+def _piece(schedule: Schedule, kind_of: Callable[..., Kind | None]) -> Piece | None:
     anchor = schedule.anchor
     if not schedule.movable or not isinstance(anchor, Cron):
         return None
-    shifts = _shifts(anchor, schedule.window // _MINUTE, schedule.zone, start)
-    shift = _current(schedule, anchor, shifts)
-    if len(shifts) < 2 or shift is None:
-        return None
-    starts = week_starts(anchor, schedule.zone, start)
-    if not len(starts):
-        return None
-    hourly = anchor.hours == (1 << 24) - 1
-    return Piece(schedule, starts, schedule.minutes, shifts, shift, hourly)
+    kind = kind_of(anchor, schedule.minutes, schedule.window // _MINUTE, schedule.zone)
+    shift = None if kind is None else _current(schedule.timing, kind)
+    return None if kind is None or shift is None else Piece(schedule, kind, shift)
 
 
-@lru_cache(maxsize=8192)
-def _shifts(anchor: Cron, most: int, zone: str, start: datetime) -> Minutes:
-    """The moves that can be written and land well; one that runs each hour needs half of one."""
-    avoided = skipped_minutes(zone, start)
-    if anchor.hours == (1 << 24) - 1:
-        most = min(most, 30)
-    found: dict[object, int] = {}
-    for shift in sorted(range(-most, most + 1), key=lambda one: (abs(one), one < 0)):
-        masks = moved(anchor, shift)
-        if masks is not None and (shift == 0 or lands_well(anchor, masks, avoided)):
-            found.setdefault(masks, shift)
-    return np.array(list(found.values()), dtype=np.int64)
-
-
-def _current(schedule: Schedule, anchor: Cron, shifts: Minutes) -> int | None:
+def _current(timing: Timing, kind: Kind) -> int | None:
     """By how much it is moved already; None when by something else than a shift."""
-    timing = schedule.timing
-    if timing == anchor:
+    anchor = kind.anchor
+    if timing is anchor:
         return 0
     if not isinstance(timing, Cron):
         return None
-    for shift in shifts.tolist():
-        again = shifted(anchor, shift)
-        if again is not None and again.meaning == timing.meaning:
-            return int(shift)
-    return None
+    if (timing.rule, timing.seconds) != (anchor.rule, anchor.seconds):
+        return None
+    return kind.shift_of.get((timing.minutes, timing.hours))
+
+
+def _kind(start: datetime, anchor: Cron, length: int, window: int, zone: str) -> Kind | None:
+    """None when it never runs in the week, or cannot be moved."""
+    shifts, earliest, latest = _shifts(anchor, window, zone, start)
+    starts = week_starts(anchor, zone, start)
+    if earliest == latest or not len(starts):
+        return None
+    return Kind(anchor, starts, length, shifts, earliest, latest)
+
+
+@lru_cache(maxsize=8192)
+def _shifts(anchor: Cron, window: int, zone: str, start: datetime) -> tuple[Minutes, int, int]:
+    """The shifts, and the ends of those."""
+    found = shifts_of(anchor, window, skipped_minutes(zone, start))
+    return np.array(found, dtype=np.int64), min(found), max(found)
 
 
 def week_starts(cron: Cron, zone: str, start: datetime) -> Minutes:
@@ -115,9 +207,15 @@ def _starts(
     ahead = offset(start.astimezone(zone_of(zone))) // _MINUTE
     first = start.replace(tzinfo=None) + ahead * _MINUTE
     since_midnight = first.hour * 60 + first.minute
-    days = [n for n in range(8) if rule.fits(first.date() + timedelta(n))]
+    days = _days(rule, first.date())
     times = [60 * hour + minute for hour in bits(hours) for minute in bits(minutes)]
     line = np.add.outer(np.array(days, dtype=np.int64) * 1440, np.array(times, dtype=np.int64))
     line = line.reshape(-1) - since_midnight
     within = line[(line >= 0) & (line < WEEK)]
     return np.repeat(within, seconds.bit_count())
+
+
+@lru_cache(maxsize=1024)
+def _days(rule: DayRule, first: date) -> list[int]:
+    """Of the days from `first` on that a week may touch, those that fit."""
+    return [n for n in range(8) if rule.fits(first + timedelta(n))]

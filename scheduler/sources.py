@@ -17,7 +17,9 @@ from typing import Any, Final
 from idemwatch.idempotency.errors import ConfigurationError
 from idemwatch.idempotency.settings import Settings
 
-from .inventory import Inventory, inventory_of
+from .errors import InvalidSchedule
+from .inventory import Inventory, Problem, inventory_of
+from .place import Place
 
 OPTION: Final = "--source"
 FILES: Final = {
@@ -35,6 +37,8 @@ SERVERS: Final = {
 }
 """Readers of an app or its servers: `(app, settings) -> Inventory`."""
 SUFFIXES: Final = {".csv": "csv", ".yaml": "k8s", ".yml": "k8s"}
+MEANT: Final = {"k8s": "CronJob"}
+"""A word without which a file of a folder is passed over."""
 LARGEST_BYTES: Final = 16_000_000
 
 
@@ -52,7 +56,12 @@ def read_source(given: str | None, *, app: Any | None, settings: Settings) -> In
         kind, path = "", chosen
     if path == "-":
         return _read_stdin(kind)
-    return _read_path(kind, Path(path))
+    if not path:
+        raise ConfigurationError(OPTION, f"name a file: {kind or 'csv'}:FILE")
+    try:
+        return _read_path(kind, Path(path))
+    except OSError as error:
+        raise ConfigurationError(OPTION, f"cannot read {path[:200]!r}: {error.strerror}") from error
 
 
 def _default(app: Any | None, settings: Settings) -> str:
@@ -76,7 +85,13 @@ def _reader(where: tuple[str, str]) -> Callable[..., Inventory]:
 def _read_stdin(kind: str) -> Inventory:
     if not kind:
         raise ConfigurationError(OPTION, f"say what - is: {', '.join(f'{one}:-' for one in FILES)}")
-    return _reader(FILES[kind])("-", _decoded(Path("-"), sys.stdin.buffer.read(LARGEST_BYTES + 1)))
+    return _read_text(kind, "-", _decoded("-", sys.stdin.buffer.read(LARGEST_BYTES + 1)))
+
+
+def _read_text(kind: str, path: str, text: str | Problem) -> Inventory:
+    if isinstance(text, Problem):
+        raise ConfigurationError(OPTION, str(text))
+    return _reader(FILES[kind])(path, text)
 
 
 def _read_path(kind: str, path: Path) -> Inventory:
@@ -85,7 +100,7 @@ def _read_path(kind: str, path: Path) -> Inventory:
     if not path.exists():
         known = ", ".join((*SERVERS, *(f"{one}:FILE" for one in FILES)))
         raise ConfigurationError(OPTION, f"no file {str(path)!r}, and none of {known}")
-    return _reader(FILES[kind or _kind(path)])(str(path), _text(path))
+    return _read_text(kind or _kind(path), str(path), _text(path))
 
 
 def _kind(path: Path) -> str:
@@ -94,7 +109,8 @@ def _kind(path: Path) -> str:
 
 
 def _read_folder(kind: str, folder: Path) -> Inventory:
-    found = [_read_path(kind, path) for path in _files(kind, folder)]
+    read = (_read_member(kind or _kind(path), path) for path in _files(kind, folder))
+    found = [one for one in read if one is not None]
     if not found:
         raise ConfigurationError(OPTION, f"no file of schedules in {str(folder)!r}")
     return inventory_of(
@@ -102,6 +118,19 @@ def _read_folder(kind: str, folder: Path) -> Inventory:
         [replace(s, id=f"{one.source}:{s.id}") for one in found for s in one.schedules],
         [problem for one in found for problem in one.problems],
     )
+
+
+def _read_member(kind: str, path: Path) -> Inventory | None:
+    """A file of a folder: one that cannot be read is a problem, and one not meant is None."""
+    text = _text(path)
+    if isinstance(text, Problem):
+        return Inventory(str(path), problems=(text,))
+    if MEANT.get(kind, "") not in text:
+        return None
+    try:
+        return _read_text(kind, str(path), text)
+    except InvalidSchedule as error:
+        return Inventory(str(path), problems=(Problem(Place(str(path), 1), str(error)),))
 
 
 def _files(kind: str, folder: Path) -> Iterator[Path]:
@@ -113,25 +142,27 @@ def _files(kind: str, folder: Path) -> Iterator[Path]:
             continue
         named = SUFFIXES.get(path.suffix.lower())
         cron = folder.name == "cron.d" or kind.endswith("crontab")
-        if (named is None and cron and "." not in path.name) or (
-            named and named == (kind or named)
-        ):
+        if _is_table(path.name) if cron and named is None else named and named == (kind or named):
             yield path
 
 
-def _text(path: Path) -> str:
+def _is_table(name: str) -> bool:
+    return "." not in name and not name.startswith("#") and not name.endswith("~")
+
+
+def _text(path: Path) -> str | Problem:
     try:
         with path.open("rb") as file:
-            return _decoded(path, file.read(LARGEST_BYTES + 1))
+            return _decoded(str(path), file.read(LARGEST_BYTES + 1))
     except OSError as error:
-        raise ConfigurationError(OPTION, f"cannot read {str(path)!r}: {error.strerror}") from error
+        return Problem(Place(str(path)), f"it cannot be read: {error.strerror}")
 
 
-def _decoded(path: Path, data: bytes) -> str:
+def _decoded(path: str, data: bytes) -> str | Problem:
     if len(data) > LARGEST_BYTES:
-        raise ConfigurationError(OPTION, f"{str(path)!r} is over {LARGEST_BYTES} bytes")
+        return Problem(Place(path), f"it is over {LARGEST_BYTES} bytes")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigurationError(OPTION, f"{path}:{line}: it is no UTF-8 text") from None
+        return Problem(Place(path, line), "it is no UTF-8 text")

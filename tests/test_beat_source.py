@@ -4,46 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from celery import Celery
 from celery.beat import BeatLazyFunc, ScheduleEntry
-from celery.schedules import BaseSchedule, crontab, schedstate, schedule, solar
+from celery.schedules import crontab, schedule
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from idemwatch.idempotency.errors import ConfigurationError
 from idemwatch.idempotency.settings import Settings
 from idemwatch.scheduler.beat_source import read_beat_schedule
 from idemwatch.scheduler.celery_timing import cron_of
-from idemwatch.scheduler.inventory import Inventory
-from idemwatch.scheduler.model import Schedule, Status
-from idemwatch.scheduler.occurrences import Interval, Moments, timing_text
+from idemwatch.scheduler.model import Status
+from idemwatch.scheduler.occurrences import Interval, timing_text
 from idemwatch.scheduler.place import Place
-from support.peers import DAY, MONDAY, by_name, celery_runs, our_runs, told
+from support.peers import (
+    DAY,
+    MONDAY,
+    by_name,
+    celery_runs,
+    new_app,
+    our_runs,
+    read,
+    read_one,
+    told,
+)
 
 BERLIN = ZoneInfo("Europe/Berlin")
-
-
-def new_app(**conf: Any) -> Celery:
-    app = Celery("beaten", broker="memory://", set_as_current=False)
-    app.conf.update(conf)
-    return app
-
-
-def read(entries: Any, now: datetime = MONDAY, **conf: Any) -> Inventory:
-    return read_beat_schedule(new_app(beat_schedule=entries, **conf), Settings(), now=now)
-
-
-def read_one(given: Any, now: datetime = MONDAY, *, conf: Any = None, **more: Any) -> Schedule:
-    """The schedule of an entry that has no fault."""
-    inventory = read({"one": {"task": "t", "schedule": given, **more}}, now, **(conf or {}))
-    assert not inventory.problems
-    (found,) = inventory.schedules
-    return found
 
 
 # --- crontab ---------------------------------------------------------------------------------
@@ -142,7 +132,8 @@ def test_a_crontab_is_in_the_zone_of_the_app(conf: dict[str, Any], zone: str) ->
     assert found.zone == zone
     start = datetime(2026, 1, 5, tzinfo=UTC)  # no change of the clock comes near
     made = crontab(minute=30, hour=6, app=new_app(**conf))
-    assert our_runs(found, start, 30) == celery_runs(made, start, 30)
+    local = start.astimezone(ZoneInfo(zone))
+    assert our_runs(found, start, 30) == celery_runs(made, local, 30)
 
 
 @pytest.mark.parametrize(
@@ -167,12 +158,19 @@ def test_only_a_change_of_the_clock_tells_our_crontab_from_celerys(
     assert shown(celery_runs(made, first, 2)) == celerys
 
 
+def in_zone(made: Any, zone: tzinfo) -> Any:
+    """A crontab in a zone of its own: Celery 5.6 looks at its clock, 5.7 at its `tz`."""
+    made.tz = zone
+    made.nowfun = lambda: datetime.now(zone)
+    return made
+
+
 def test_a_crontab_has_a_zone_of_its_own() -> None:
-    made = crontab(minute=30, hour=6)
-    made.tz = ZoneInfo("Asia/Kolkata")
+    kolkata = ZoneInfo("Asia/Kolkata")
+    made = in_zone(crontab(minute=30, hour=6), kolkata)
     found = read_one(made, conf={"timezone": "Europe/Berlin"})
     assert found.zone == "Asia/Kolkata"
-    assert our_runs(found, MONDAY, 2) == celery_runs(made, MONDAY, 2)
+    assert our_runs(found, MONDAY, 2) == celery_runs(made, MONDAY.astimezone(kolkata), 2)
 
 
 def test_a_clock_of_its_own_does_not_mislead_about_the_zone() -> None:
@@ -184,8 +182,7 @@ def test_a_clock_of_its_own_does_not_mislead_about_the_zone() -> None:
 
 
 def test_a_zone_without_a_name_is_a_problem() -> None:
-    made = crontab(minute=30)
-    made.tz = timezone(timedelta(hours=2))
+    made = in_zone(crontab(minute=30), timezone(timedelta(hours=2)))
     assert "it has no IANA name" in told(read({"one": {"task": "t", "schedule": made}}))["one"]
 
 
@@ -219,135 +216,6 @@ def test_a_relative_interval_runs_when_celery_rounds_it_to(minutes: int, zone: s
     made = schedule(every, relative=True, app=new_app(timezone=zone))
     first = our_runs(found, MONDAY, 1)[0]
     assert our_runs(found, first, 20) == celery_runs(made, first.astimezone(ZoneInfo(zone)), 20)
-
-
-# --- the sun, and anyone's -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("event", ["sunrise", "solar_noon", "dusk_astronomical"])
-def test_the_sun_is_foreseen_for_eight_days(event: str) -> None:
-    found = read_one(solar(event, 48.2, 16.37))
-    assert isinstance(found.timing, Moments)
-    assert found.timing.text == f"{event} at 48.2, 16.37"
-    made = solar(event, 48.2, 16.37, app=new_app())
-    assert [
-        one - other
-        for one, other in zip(found.timing.at, celery_runs(made, MONDAY, 8), strict=True)
-    ] == pytest.approx([timedelta(0)] * 8, abs=timedelta(seconds=1))
-
-
-def test_a_sun_that_does_not_rise_has_no_runs() -> None:
-    found = read_one(solar("sunrise", 78.2, 15.6), datetime(2026, 12, 10, tzinfo=UTC))
-    assert found.timing == Moments((), "sunrise at 78.2, 15.6")
-
-
-class Sevens(BaseSchedule):  # type: ignore[misc]  # Celery has no types
-    """Each seven hours, told by `remaining_estimate`."""
-
-    def remaining_estimate(self, last_run_at: datetime) -> timedelta:
-        return last_run_at + timedelta(hours=7) - self.now()
-
-
-class RealClock(Sevens):
-    """One that looks at the clock on the wall."""
-
-    def remaining_estimate(self, last_run_at: datetime) -> timedelta:
-        return last_run_at + timedelta(hours=7) - datetime.now(UTC)
-
-
-class OfficeHours(schedule):  # type: ignore[misc]
-    """An interval that is kept from 9 to 17, told by `is_due`."""
-
-    def __repr__(self) -> str:
-        return f"<office hours: each {self.run_every}>"
-
-    def is_due(self, last_run_at: datetime) -> Any:
-        if 9 <= self.now().hour < 17:
-            return super().is_due(last_run_at)
-        return schedstate(False, 60)
-
-
-class Own(BaseSchedule):  # type: ignore[misc]
-    """One that answers what it is told to."""
-
-    def __init__(self, left: Any) -> None:
-        super().__init__()
-        self.left = left
-
-    def remaining_estimate(self, last_run_at: datetime) -> Any:
-        if isinstance(self.left, Exception):
-            raise self.left
-        return self.left and last_run_at + self.left - self.now()
-
-
-class Crontab(crontab):  # type: ignore[misc]
-    """A crontab that knows holidays: none on odd days."""
-
-    def remaining_estimate(self, last_run_at: datetime) -> timedelta:
-        left: timedelta = super().remaining_estimate(last_run_at)
-        run = self.now() + left
-        return left if run.day % 2 == 0 else self.remaining_estimate(run)
-
-
-def test_a_custom_schedule_is_foreseen() -> None:
-    found = read_one(Sevens())
-    assert isinstance(found.timing, Moments)
-    assert found.timing.at == tuple(MONDAY + n * timedelta(hours=7) for n in range(1, 28))
-    assert found.timing.text.endswith("Sevens (one)")
-
-
-def test_a_custom_schedule_on_the_real_clock_is_foreseen() -> None:
-    now = datetime.now(UTC).replace(microsecond=0)
-    timing = read_one(RealClock(), now).timing
-    assert isinstance(timing, Moments)
-    late = [one - now - n * timedelta(hours=7) for n, one in enumerate(timing.at, 1)]
-    assert len(late) == 27 and max(map(abs, late)) < timedelta(minutes=1)
-
-
-def test_a_custom_schedule_is_asked_as_beat_asks() -> None:
-    found = read_one(OfficeHours(1800))
-    assert isinstance(found.timing, Moments) and found.timing.text.startswith("<office hours")
-    assert {one.hour for one in found.timing.at} == set(range(9, 17))
-    first_day = [one for one in found.timing.at if one < MONDAY + DAY]
-    assert first_day == [MONDAY + timedelta(hours=9, minutes=30 * n) for n in range(16)]
-
-
-def test_a_crontab_with_rules_of_its_own_is_foreseen() -> None:
-    timing = read_one(Crontab(minute=0, hour=5)).timing
-    assert isinstance(timing, Moments)
-    assert [one.day for one in timing.at] == [2, 4, 6, 8]
-
-
-def test_a_custom_schedule_that_has_ended_has_no_runs() -> None:
-    assert getattr(read_one(Own(None)).timing, "at", None) == ()
-
-
-@pytest.mark.parametrize(
-    ("left", "said"),
-    [
-        (timedelta(0), "never advances"),
-        (timedelta(hours=-1), "never advances"),
-        (timedelta(seconds=1), "over 100,000 times"),
-        (KeyError("holidays"), "KeyError: 'holidays'"),
-        ("soon", "TypeError"),
-    ],
-)
-def test_a_custom_schedule_that_leads_nowhere_is_a_problem(left: Any, said: str) -> None:
-    made = Own(left)
-    assert said in told(read({"one": {"task": "t", "schedule": made}}))["one"]
-    assert made.nowfun is None  # it has its own clock again
-
-
-class Pestering(BaseSchedule):  # type: ignore[misc]
-    """One that is never due, and is to be asked at once again."""
-
-    def is_due(self, last_run_at: datetime) -> Any:
-        return schedstate(False, 0)
-
-
-def test_one_that_asks_to_be_asked_without_end_is_a_problem() -> None:
-    inventory = read({"one": {"task": "t", "schedule": Pestering()}})
-    assert "never advances" in told(inventory)["one"]
 
 
 # --- entries ---------------------------------------------------------------------------------

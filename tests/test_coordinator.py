@@ -47,6 +47,21 @@ def test_the_load_map_has_each_half_hour_with_what_starts_in_it() -> None:
     assert found[30] == {"load": 0.0, "tasks": []}
 
 
+def test_the_load_map_has_all_that_starts_and_nothing_that_is_paused() -> None:
+    schedules = [
+        {"id": "twice a day", "cron_expression": "every 43200s"},
+        {"id": "paused", "cron_expression": "0 0 * * *", "status": "PAUSED"},
+    ]
+    found = coordinator().optimize_schedule_distribution(schedules)["load_map"]
+    assert {at for at, slot in found.items() if slot["tasks"] == ["twice a day"]} == {0, 720}
+    assert "paused" not in found[0]["tasks"]
+
+
+def test_the_reason_has_the_time_of_the_half_hours_zone() -> None:
+    found = coordinator(zone="Asia/Kathmandu").optimize_schedule_distribution(midnight(24))
+    assert {one["reason"] for one in found["recommendations"]} == {"Hotspot of 171% at 05:45"}
+
+
 def test_the_most_urgent_comes_first() -> None:
     noon = [
         {**one, "id": f"noon{one['id']}", "cron_expression": "0 12 * * *"} for one in midnight(11)
@@ -90,6 +105,21 @@ def test_a_quiet_hour_is_recommended_with_two_alternatives() -> None:
     assert found["reasoning"].startswith("Low load period (7%)")
     assert [hour_of(one["time"]) in (2, 10) for one in found["alternatives"]] == [True, True]
     assert all(one["load"] < 0.3 for one in found["alternatives"])
+
+
+def test_what_is_paused_is_not_in_the_way() -> None:
+    rows = [
+        {"id": status, "cron_expression": "* * * * *", "status": status}
+        for status in ("PAUSED", "CANCELLED", "PENDING")
+    ]
+    assert coordinator(rows, capacity=1).recommend_schedule_time("report", 60)[
+        "estimated_load"
+    ] == 1  # fmt: skip
+
+
+def test_alternatives_have_reasons_too() -> None:
+    found = recommend()
+    assert all(one["reasoning"].startswith("Low load period (") for one in found["alternatives"])
 
 
 @pytest.mark.parametrize(

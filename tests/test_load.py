@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
 import pytest
-from idemwatch.scheduler.clock import zone_of
 from idemwatch.scheduler.cron import parse_cron
 from idemwatch.scheduler.errors import InvalidSchedule
-from idemwatch.scheduler.load import WEEK, Counts, load_map
+from idemwatch.scheduler.load import WEEK, load_map
 from idemwatch.scheduler.model import Schedule
-from idemwatch.scheduler.occurrences import Interval, Timing, occurrences
+from idemwatch.scheduler.occurrences import Interval, Timing
+from support.simulation import MINUTE, simulated
 
 DATA = Path(__file__).with_name("data")
 ZONES = ("UTC", "America/New_York", "Europe/London", "Australia/Lord_Howe", "Asia/Beirut",
          "America/Santiago", "Antarctica/Troll", "Asia/Kathmandu")  # fmt: skip
-MINUTE = timedelta(minutes=1)
-
-
-def simulated(schedules: Sequence[Schedule], start: datetime) -> Counts:
-    """Each run by itself, minute by minute."""
-    counts = np.zeros(WEEK)
-    end = start + WEEK * MINUTE
-    for one in schedules:
-        began = start - one.minutes * MINUTE - timedelta(seconds=1)
-        for moment in occurrences(one.timing, zone_of(one.zone), began):
-            if moment >= end:
-                break
-            at = (moment - start) // MINUTE
-            counts[max(0, at) : max(0, at + one.minutes)] += 1
-    return counts
 
 
 def some_timing(chance: random.Random) -> Timing:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from idemwatch.scheduler.bound import lower_bound
 from idemwatch.scheduler.cron import Cron, parse_cron
 from idemwatch.scheduler.load import load_map
 from idemwatch.scheduler.model import Schedule
 from idemwatch.scheduler.occurrences import Interval, Timing, bits
-from idemwatch.scheduler.planner import STRATEGIES, Plan, applied, plan
-from idemwatch.scheduler.shifts import mask_text, shifted, skipped_minutes
+from idemwatch.scheduler.pieces import laid, split
+from idemwatch.scheduler.planner import STRATEGIES, Move, Plan, applied, plan
+from idemwatch.scheduler.shifts import mask_text, moved, shifted, shifts_of, skipped_minutes
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
@@ -77,6 +81,44 @@ def test_a_move_is_written_as_cron_or_not_made(
 def test_a_move_in_quartz_keeps_the_other_fields() -> None:
     found = shifted(parse_cron("30 0 12 ? * MON#1", "quartz"), 75)
     assert found is not None and found.expression == "30 15 13 ? * MON#1"
+
+
+def test_a_move_keeps_what_is_hashed_and_a_named_zone() -> None:
+    hashed = shifted(parse_cron("5 H H * *", seed="report"), 10)
+    assert hashed is not None and hashed.expression.startswith("15 ")
+    assert parse_cron(hashed.expression, seed="report") == hashed
+    zoned = shifted(parse_cron("@daily Europe/Berlin", "sidekiq"), 10)
+    assert zoned is not None and zoned.expression == "10 0 * * * Europe/Berlin"
+
+
+TIMES = st.one_of(
+    st.builds("{} {}".format, st.integers(0, 59), st.integers(0, 23)),
+    st.builds("{} */{}".format, st.integers(0, 59), st.sampled_from([2, 6, 8])),
+    st.builds(
+        "{},{} {}-{}".format, st.integers(0, 20), st.integers(21, 59), st.just(9), st.just(17)
+    ),
+    st.builds("{} *".format, st.integers(0, 59)),
+    st.builds("*/{} *".format, st.integers(2, 30)),
+    st.builds("*/{} {}".format, st.integers(2, 30), st.integers(0, 23)),
+)
+DAYS = st.sampled_from(["* * *", "* * 1-5", "* * 0", "1 * *", "* 11 *", "1,24 * 3"])
+CRONS = st.builds("{} {}".format, TIMES, DAYS).map(parse_cron)
+
+
+@given(CRONS, st.integers(0, 800))
+def test_shifts_are_all_that_cron_can_say_each_once(cron: Cron, window: int) -> None:
+    told: dict[object, int] = {}
+    for shift in sorted(range(-window, window + 1), key=lambda one: (abs(one), one < 0)):
+        masks = moved(cron, shift)
+        if masks is not None:
+            told.setdefault(masks, shift)
+    assert shifts_of(cron, window, ()) == list(told.values())
+
+
+@given(CRONS, st.integers(-60, 60))
+def test_a_move_is_read_as_it_is_written(cron: Cron, by: int) -> None:
+    found = shifted(cron, by)
+    assert found is None or parse_cron(found.expression) == found
 
 
 @given(st.integers(0, 59), st.integers(0, 23), st.integers(-60, 60))
@@ -207,6 +249,101 @@ def test_a_strategy_that_there_is_not_is_refused() -> None:
 def test_no_schedules_need_no_plan(strategy: str) -> None:
     found = planned([], strategy)
     assert (found.moves, found.bound) == ((), 0)
+
+
+ZONES = ("UTC", "Asia/Kathmandu", "America/New_York", "Australia/Lord_Howe")
+SCHEDULES = st.builds(
+    Schedule,
+    id=st.just(""),
+    task=st.sampled_from(["report", "mail"]),
+    timing=CRONS,
+    zone=st.sampled_from(ZONES),
+    duration=st.integers(1, 90).map(lambda minutes: timedelta(minutes=minutes)),
+    movable=st.booleans(),
+    window=st.integers(0, 90).map(lambda minutes: timedelta(minutes=minutes)),
+)
+
+
+@st.composite
+def fleets(draw: st.DrawFn, most: int = 12) -> list[Schedule]:
+    """Any schedules, each up to a few times, since only a crowd is moved."""
+    found = draw(st.lists(SCHEDULES, max_size=most))
+    copies = draw(st.lists(st.integers(1, 4), min_size=len(found), max_size=len(found)))
+    crowd = [one for one, count in zip(found, copies, strict=True) for _ in range(count)]
+    return [replace(one, id=f"s{number:02}") for number, one in enumerate(crowd)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(fleets(), st.sampled_from(STRATEGIES), st.integers(1, 40), st.randoms())
+def test_any_fleet_is_never_made_worse_and_planned_once(
+    schedules: list[Schedule], strategy: str, capacity: int, chance: random.Random
+) -> None:
+    found = planned(schedules, strategy, capacity)
+    after = applied(schedules, found.moves)
+    assert found.bound <= peak(after) <= allowed(schedules, strategy, capacity)
+    assert planned(after, strategy, capacity).moves == ()
+    for move in found.moves:
+        check_any_move(move)
+    shuffled = chance.sample(schedules, len(schedules))
+    assert planned(shuffled, strategy, capacity).moves == found.moves
+
+
+def check_any_move(move: Move) -> None:
+    """It is written as it is meant, and is one of the moves within its window, on its days."""
+    old, new, schedule = move.before.timing, move.after.timing, move.before
+    assert isinstance(old, Cron) and isinstance(new, Cron)
+    assert schedule.movable and parse_cron(new.expression) == new
+    assert move.after == replace(schedule, timing=new, unmoved=old)
+    window = schedule.window // timedelta(minutes=1)
+    assert any(moved(old, by) == (new.minutes, new.hours) for by in range(-window, window + 1))
+    assert (new.rule, new.seconds) == (old.rule, old.seconds)
+    if old.fixed:
+        times = {60 * hour + minute for hour in bits(new.hours) for minute in bits(new.minutes)}
+        assert not times & skipped_minutes(schedule.zone, NOW)
+
+
+@settings(max_examples=60, deadline=None)
+@given(fleets(most=2))
+def test_no_shifts_at_all_come_below_the_bound(schedules: list[Schedule]) -> None:
+    tiny = [replace(one, window=min(one.window, timedelta(minutes=3))) for one in schedules[:4]]
+    pinned, pieces = split(tiny, NOW)
+    reached = min(
+        float(
+            (pinned + laid([(one.kind, by, 1) for one, by in zip(pieces, to, strict=True)])).max()
+        )
+        for to in itertools.product(*(piece.kind.shifts.tolist() for piece in pieces))
+    )
+    assert lower_bound(pinned, pieces) <= reached
+
+
+def test_the_bound_knows_work_that_is_left_behind_in_every_hour() -> None:
+    crowd = [
+        Schedule(
+            id=str(n), task="t", timing=parse_cron("0 * * * *"), duration=timedelta(minutes=45)
+        )
+        for n in range(8)
+    ]
+    found = planned(crowd, "spread", capacity=4)
+    assert found.bound == found.after.concurrency.max() == 6
+
+
+def test_the_bound_does_not_take_working_days_for_all_days() -> None:
+    often = Schedule(
+        id="often", task="t", timing=parse_cron("*/5 * * * 1-5"), duration=timedelta(minutes=30)
+    )
+    sunday = [
+        Schedule(id=str(n), task="t", timing=parse_cron("0 12 * * 0"), movable=False)
+        for n in range(8)
+    ]
+    assert planned([often, *sunday], "spread").bound == 8
+
+
+@each_strategy
+def test_what_begins_or_ends_within_the_week_stays(strategy: str) -> None:
+    crowd = midnight(20, uptodate=NOW + timedelta(days=3))
+    assert planned(crowd, strategy).moves == ()
+    later = midnight(20, uptodate=NOW + timedelta(days=30))
+    assert planned(later, strategy).moves
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,6 +7,7 @@ extra, an extra that lacks a distribution: none of them shows in an editable che
 
 from __future__ import annotations
 
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -140,6 +141,27 @@ def test_base_says_which_extra_migrations_need(base: Venv, command: str) -> None
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.parametrize("options", [("--source", "fleet.csv"), ()], ids=str)
+def test_base_says_which_extra_the_check_of_schedules_needs(
+    base: Venv, options: tuple[str, ...]
+) -> None:
+    (base.path / "fleet.csv").write_text("name,schedule\nnightly,0 0 * * *\n")
+    refused = base.run("idemwatch", "validate-schedules", *options)
+    assert (refused.returncode, refused.stdout) == (3, "")
+    assert 'pip install "idemwatch[schedules]"' in refused.stderr
+    assert base.run("idemwatch", "validate-schedules", "--help").returncode == 0
+
+
+def test_schedules_can_be_checked_with_their_schema(install: Callable[[str], Venv]) -> None:
+    venv = install("schedules")
+    (venv.path / "fleet.csv").write_text("name,schedule\nnightly,0 0 * * *\n")
+    told = json.loads(
+        venv.output("idemwatch", "validate-schedules", "--source", "fleet.csv", "--format", "json")
+    )
+    look = "from idemwatch.scheduler.json_report import schema; print(schema()['$id'])"
+    assert told["schema"] == venv.output("python", "-c", look).strip()
+
+
 @pytest.mark.parametrize(
     ("extra", "promised"),
     [
@@ -147,7 +169,7 @@ def test_base_says_which_extra_migrations_need(base: Venv, command: str) -> None
         (
             "schedules",
             "croniter numpy idemwatch.scheduler.coordinator idemwatch.scheduler.lint "
-            "idemwatch.alerts.thresholds",
+            "idemwatch.scheduler.validation_run idemwatch.alerts.thresholds",
         ),
         (
             "server",

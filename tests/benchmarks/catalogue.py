@@ -11,6 +11,13 @@ from .lab import Lab
 from .measure import Measured
 from .postgres_benches import postgres_claim, postgres_cycle, postgres_duplicate
 from .redis_benches import claim_complete, claim_duplicate, claim_new, lock
+from .schedule_benches import (
+    load_map_10k,
+    load_map_100k,
+    plan_cpu_10k,
+    plan_peak_1k,
+    plan_peak_10k,
+)
 from .scrape_bench import scrape_recycled
 from .worker_benches import worker_cpu, worker_cpu_postgres
 
@@ -35,7 +42,7 @@ class Bench:
 
     def text(self, value: float) -> str:
         """A value in its unit, for people."""
-        return f"{value:.3f}" if self.unit == RATIO else f"{value:.1f} {self.unit}"
+        return f"{value:.3f}" if self.unit == RATIO else f"{value:.3g} {self.unit}"
 
 
 BENCHES: Final = {
@@ -53,5 +60,10 @@ BENCHES: Final = {
         Bench(worker_cpu, 1.15, _PLAIN),
         Bench(worker_cpu_postgres, 1.5, _PLAIN),
         Bench(scrape_recycled, 1.2, "after no child"),
+        Bench(load_map_10k, 0.4, "cronstable"),
+        Bench(load_map_100k, 12.0, "10,000 schedules"),
+        Bench(plan_peak_1k, 1.02, "lower bound"),
+        Bench(plan_peak_10k, 1.02, "lower bound"),
+        Bench(plan_cpu_10k, 0.6, unit="s"),
     )
 }

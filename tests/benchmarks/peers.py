@@ -23,10 +23,18 @@ SINGLETON: Final = "celery-singleton"
 POWERTOOLS: Final = "powertools"
 PYTHON_REDIS_LOCK: Final = "python-redis-lock"
 REDIS_PY: Final = "redis-py Lock"
-PEERS: Final = (ONCE, SINGLETON, POWERTOOLS, PYTHON_REDIS_LOCK, REDIS_PY)
+HASHED: Final = "hash spread"
+JITTERED: Final = "random jitter"
+PEERS: Final = (ONCE, SINGLETON, POWERTOOLS, PYTHON_REDIS_LOCK, REDIS_PY, HASHED, JITTERED)
 
 SECONDS: Final = 30
-_PACKAGES: Final = ("celery_once", "celery_singleton", "aws_lambda_powertools", "redis_lock")
+_PACKAGES: Final = (
+    "celery_once",
+    "celery_singleton",
+    "aws_lambda_powertools",
+    "redis_lock",
+    "cronstable",
+)
 _IDEMPOTENCY: Final = "aws_lambda_powertools.utilities.idempotency"
 
 

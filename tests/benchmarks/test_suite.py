@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from .catalogue import BENCHES
+from .fleets import fleet
 from .measure import OURS, Measured, against, medians
 from .progress import Progress
 from .report import Verdict, read_results, verdict, write_results
@@ -99,3 +100,15 @@ def test_progress_is_one_line_a_bench_where_there_is_no_terminal() -> None:
     progress.turn(1, 2)
     progress.finish("2.000")
     assert stream.getvalue() == "[1/2] lock: 2.000 (0 s)\n"
+
+
+def test_a_fleet_is_told_by_its_size_and_seed() -> None:
+    assert fleet(50) == fleet(50) != fleet(50, seed=1)
+    pinned = [not one.movable for one in fleet(2000)]
+    assert 150 < sum(pinned) < 250
+
+
+def test_values_are_told_in_their_unit() -> None:
+    assert BENCHES["key"].text(12.34) == "12.3 µs"
+    assert BENCHES["plan_cpu_10k"].text(0.4321) == "0.432 s"
+    assert BENCHES["lock"].text(2.1) == "2.100"

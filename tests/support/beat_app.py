@@ -5,6 +5,7 @@ Its conf comes from APP_CONF (JSON); the ledger is the table `ledger` of the sam
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -27,6 +28,7 @@ WRITE = """
 INSERT INTO ledger (what, task, task_id, schedule, due_at) VALUES (%s, %s, %s, %s, %s)
 """
 
+_published = itertools.count(1)
 app = Celery("beats", set_as_current=False)
 app.conf.update(
     broker_connection_retry_on_startup=True,
@@ -58,6 +60,13 @@ def _harm(**_: Any) -> None:
     """With the chance of `harm`, a publisher dies or freezes with a message in its hands."""
     if random.random() < app.conf.get("harm", 0.0):
         os.kill(os.getpid(), random.choice((signal.SIGKILL, signal.SIGSTOP)))
+
+
+@after_task_publish.connect  # type: ignore[untyped-decorator]
+def _freeze(**_: Any) -> None:
+    """The publisher freezes with this message in its hands, counted by `freeze_at`."""
+    if next(_published) == app.conf.get("freeze_at", 0):
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 @app.task(name="beats.work", base=IdempotentTask, bind=True)  # type: ignore[untyped-decorator]

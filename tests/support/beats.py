@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +107,7 @@ class Beats:
         self.beats.append(Beat(self.folder / f"beat-{next(_numbers)}", self.env))
         return self.beats[-1]
 
-    def start_worker(self, concurrency: int = 2) -> Worker:
+    def start_worker(self, concurrency: int = 2, args: Sequence[str] = ()) -> Worker:
         """One more worker."""
         folder = self.folder / f"worker-{next(_numbers)}"
         folder.mkdir()
@@ -118,6 +118,7 @@ class Beats:
             folder=folder,
             concurrency=concurrency,
             env=self.env,
+            args=args,
         )
         self.workers.append(worker)
         return worker
