@@ -43,8 +43,11 @@ def schedule_of(config: Mapping[str, Any], *, place: Place | None = None) -> Sch
     without a zone are those of UTC. Raises InvalidSchedule, which names the key that is wrong.
     """
     read = _Reader(config)
-    identifier = str(config.get("identifier") or config.get("id") or read.expression)
+    identifier = _text(config.get("identifier")) or _text(config.get("id")) or read.expression
     timing = read.timing(identifier)
+    fromdate, uptodate = read.moment("fromdate"), read.moment("uptodate")
+    if fromdate is not None and uptodate is not None and uptodate <= fromdate:
+        raise read.wrong("uptodate", f"{uptodate} is not after fromdate, {fromdate}")
     return Schedule(
         id=str(config.get("id", identifier)),
         name=identifier,
@@ -58,8 +61,8 @@ def schedule_of(config: Mapping[str, Any], *, place: Place | None = None) -> Sch
         asset_id=_text(config.get("asset_id")),
         client_id=_text(config.get("client_id")),
         status=read.choice("status", Status, Status.PENDING),
-        fromdate=read.moment("fromdate"),
-        uptodate=read.moment("uptodate"),
+        fromdate=fromdate,
+        uptodate=uptodate,
         priority=read.priority(),
         movable=read.flag("movable", True),
         window=read.span("window_minutes", timedelta(minutes=1), 0, 24 * 60 - 1, DEFAULT_WINDOW),
@@ -123,8 +126,8 @@ class _Reader:
                 value = list(value)
             if isinstance(value, kind):
                 return canonical_json(value)
-        except (TypeError, ValueError) as error:
-            raise self.wrong(key, f"it is no JSON ({error})") from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self.wrong(key, f"it is no JSON ({type(error).__name__})") from None
         raise self.wrong(key, f"it is no JSON {'array' if kind is list else 'object'}")
 
     def moment(self, key: str) -> datetime | None:
@@ -132,14 +135,16 @@ class _Reader:
         try:
             return None if given in (None, "") else _moment(given)
         except ValueError:
-            raise self.wrong(key, f"{given!r} is no date, as 2026-03-01 or a time of it") from None
+            raise self.wrong(
+                key, f"{_shown(given)} is no date, as 2026-03-01 or a time of it"
+            ) from None
 
     def choice(self, key: str, kind: type[Choice], default: Choice) -> Choice:
         given = self.config.get(key)
         try:
             return default if given in (None, "") else kind(str(given))
         except ValueError:
-            raise self.wrong(key, f"{given!r} is none of {', '.join(kind)}") from None
+            raise self.wrong(key, f"{_shown(given)} is none of {', '.join(kind)}") from None
 
     def priority(self) -> int | None:
         given = self.config.get("priority")
@@ -147,7 +152,7 @@ class _Reader:
             return None
         number = _number(self.expression, "priority", given)
         if number not in range(10):
-            raise self.wrong("priority", f"{given!r} is not from 0 to 9")
+            raise self.wrong("priority", f"{_shown(given)} is not from 0 to 9")
         return int(number)
 
     def flag(self, key: str, default: bool) -> bool:
@@ -158,7 +163,7 @@ class _Reader:
         try:
             return known[str(given).strip().lower()]
         except KeyError:
-            raise self.wrong(key, f"{given!r} is neither true nor false") from None
+            raise self.wrong(key, f"{_shown(given)} is neither true nor false") from None
 
     def span(
         self, key: str, unit: timedelta, least: int, most: int, default: timedelta
@@ -168,7 +173,7 @@ class _Reader:
             return default
         number = _number(self.expression, key, given)
         if not least <= number <= most:
-            raise self.wrong(key, f"{given!r} is not from {least} to {most}")
+            raise self.wrong(key, f"{_shown(given)} is not from {least} to {most}")
         return int(number) * unit
 
 
@@ -197,7 +202,7 @@ def duration_of(given: Any, expression: str = "") -> timedelta:
     seconds = _number(expression, "duration_estimate_seconds", given)
     if not 0 < seconds <= LONGEST_DURATION.total_seconds():
         raise InvalidSchedule(
-            expression, "duration_estimate_seconds", f"{given!r} is not from 1 s to 31 days"
+            expression, "duration_estimate_seconds", f"{_shown(given)} is not from 1 s to 31 days"
         )
     return timedelta(seconds=seconds)
 
@@ -213,10 +218,15 @@ def _number(expression: str, part: str, given: Any) -> float:
     try:
         number = float(given)
     except (TypeError, ValueError):
-        raise InvalidSchedule(expression, part, f"{given!r} is no number") from None
+        raise InvalidSchedule(expression, part, f"{_shown(given)} is no number") from None
     if not math.isfinite(number) or abs(number) > 1e9:
-        raise InvalidSchedule(expression, part, f"{given!r} is out of range")
+        raise InvalidSchedule(expression, part, f"{_shown(given)} is out of range")
     return number
+
+
+def _shown(given: Any) -> str:
+    told = repr(given)
+    return told if len(told) <= 60 else f"{told[:57]}..."
 
 
 def _text(given: Any) -> str | None:

@@ -31,11 +31,12 @@ def shortest_gap(timing: Timing, today: date) -> timedelta | None:
         return min((other - one for one, other in itertools.pairwise(timing.at)), default=None)
     times = _seconds_of_day(timing)
     within = min((other - one for one, other in itertools.pairwise(times)), default=None)
-    days = _days_between(timing.rule, today)
-    if days is None:  # one day at most
-        return None if within is None else timedelta(seconds=within)
-    over = days * _DAY_SECONDS - times[-1] + times[0]
-    return timedelta(seconds=over if within is None else min(within, over))
+    days = _fitting_days(timing.rule, today)
+    gaps = [] if within is None or not days else [within]
+    if len(days) > 1:
+        apart = min(other - one for one, other in itertools.pairwise(days))
+        gaps.append(apart * _DAY_SECONDS - times[-1] + times[0])
+    return timedelta(seconds=min(gaps)) if gaps else None
 
 
 def _seconds_of_day(cron: Cron) -> list[int]:
@@ -44,9 +45,9 @@ def _seconds_of_day(cron: Cron) -> list[int]:
 
 
 @lru_cache(maxsize=4096)
-def _days_between(rule: DayRule, today: date) -> int | None:
-    fitting = [n for n in range(_SEARCHED_DAYS) if rule.fits(today + timedelta(n))]
-    return min((other - one for one, other in itertools.pairwise(fitting)), default=None)
+def _fitting_days(rule: DayRule, today: date) -> tuple[int, ...]:
+    """The days from `today` within a year."""
+    return tuple(n for n in range(_SEARCHED_DAYS) if rule.fits(today + timedelta(n)))
 
 
 def overrunning(schedules: Sequence[Schedule], today: date) -> list[Schedule]:
@@ -68,10 +69,11 @@ def contending(schedules: Sequence[Schedule], start: datetime) -> list[Schedule]
     found = []
     for group in by_resource.values():
         if len(group) > 1:
-            own = np.array([load_map([one], start, capacity=1).concurrency for one in group])
-            others = own.sum(axis=0) - own
-            meets = ((own > 0) & (others > 0)).any(axis=1)
-            found += [one for one, met in zip(group, meets, strict=True) if met]
+            together = load_map(group, start, capacity=1).concurrency
+            for one in group:  # each made again: a matrix of all may be too large
+                own = load_map([one], start, capacity=1).concurrency
+                if ((own > 0) & (together > own)).any():
+                    found.append(one)
     return found
 
 

@@ -85,7 +85,8 @@ class ScheduleCoordinator:
         duration = duration_of(duration_estimate)
         active = [one for one in self._schedules if one.active]
         load = load_map(active, self._now(), capacity=self._capacity)
-        best, *others = best_slots(load, duration, constraints_of(constraints or {}, self._zone))
+        wanted = constraints_of(constraints or {}, self._zone)
+        best, *others = best_slots(load, duration, wanted, priority=priority)
         return {
             "cron_expression": best.expression,
             "reasoning": reasoning(best, duration, task_type),

@@ -96,8 +96,6 @@ def _add(
         schedules.append(schedule_of(_config(given), place=place))
     except InvalidSchedule as error:
         problems.append(problem_of(error, place, name))
-    except RecursionError:
-        problems.append(Problem(place, "its JSON is nested too deep", name))
 
 
 def _config(given: dict[str, str]) -> dict[str, Any]:

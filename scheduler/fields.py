@@ -128,7 +128,9 @@ def _hashed(
         high = 28  # so that it fires in each month, as Jenkins has it
     if low > high:
         raise FieldError(f"H({low}-{high}) runs backwards")
-    digest = blake2b(f"{field.name}:{seed}".encode(), digest_size=8).digest()
+    digest = blake2b(
+        f"{field.name}:{seed}".encode("utf-8", "surrogatepass"), digest_size=8
+    ).digest()
     number = int.from_bytes(digest, "big")
     if step is None:
         return 1 << (low + number % (high - low + 1))

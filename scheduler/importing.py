@@ -49,9 +49,6 @@ def _meanings(one: Schedule) -> Iterator[str]:
 def _checked(one: Schedule) -> str:
     """The meaning of a schedule that a row can hold. Raises InvalidSchedule."""
     values = values_of(one)
-    begin, end = values["fromdate"], values["uptodate"]
-    if begin is not None and end is not None and end <= begin:
-        raise InvalidSchedule(one.label, "uptodate", f"{end} is not after {begin}")
     for name, value in values.items():
         if isinstance(value, str) and not _storable(value):
             raise InvalidSchedule(one.label, name, "it has a character that no table keeps")

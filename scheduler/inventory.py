@@ -15,7 +15,7 @@ from .place import Place
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A row that cannot be read. `schedule`: its name, as far as it has one."""
+    """A row that cannot be read, or is not what it seems. `schedule`: its name, if it has one."""
 
     place: Place
     message: str

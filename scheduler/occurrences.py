@@ -94,8 +94,13 @@ def timing_text(timing: Timing) -> str:
     if isinstance(timing, Cron):
         return timing.expression
     if isinstance(timing, Interval):
-        return f"{EVERY}{timing.every.total_seconds():g}s"
+        return f"{EVERY}{_plain(timing.every.total_seconds())}s"
     return timing.text or ", ".join(one.isoformat() for one in timing.at)
+
+
+def _plain(seconds: float) -> str:
+    """As few digits as tell it exactly, without an exponent."""
+    return f"{seconds:.6f}".rstrip("0").rstrip(".")
 
 
 def bits(mask: int) -> list[int]:

@@ -5,7 +5,8 @@ A plan is a function of the unmoved schedules, so making it again changes nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -13,13 +14,15 @@ from typing import Final
 from idemwatch.alerts.thresholds import HOT
 
 from .bound import lower_bound
-from .load import LoadMap, load_map
-from .model import ACTIVE, Schedule
+from .load import Counts, LoadMap, load_map
+from .model import Schedule
 from .pieces import Piece, split
 from .shifts import shifted
 from .strategies import ASSIGNMENTS
 
 STRATEGIES: Final = tuple(ASSIGNMENTS)
+ROUNDS: Final = 8
+"""How often a plan is made anew for moves that would double a schedule; then those are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +54,67 @@ def plan(
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy: {strategy!r} is none of {', '.join(STRATEGIES)}")
-    active = [one for one in schedules if one.status in ACTIVE]
+    active = [one for one in schedules if one.active]
     before = load_map(active, now, capacity=capacity)
     pinned, pieces = split(active, now)
-    shifts = ASSIGNMENTS[strategy](pinned, pieces, capacity)
-    moves = [
-        _move(piece, shift)
-        for piece, shift in zip(pieces, shifts, strict=True)
-        if shift != piece.shift
-    ]
+    moves = _moves(active, pinned, pieces, now, capacity, strategy)
     after = load_map(applied(active, moves), now, capacity=capacity)
     most = before.load.max(initial=0)
     if after.load.max(initial=0) > (max(most, HOT) if strategy == "consolidate" else most):
         moves, after = [], before
     bound = lower_bound(pinned, pieces)
     return Plan(strategy, tuple(moves), before, after, bound)
+
+
+def _moves(
+    active: Sequence[Schedule],
+    pinned: Counts,
+    pieces: Sequence[Piece],
+    now: datetime,
+    capacity: float,
+    strategy: str,
+) -> list[Move]:
+    """The moves of a strategy, made anew without those that would double a schedule."""
+    held: set[str] = set()
+    for _ in range(ROUNDS):
+        shifts = ASSIGNMENTS[strategy](pinned, pieces, capacity)
+        moves = [
+            _move(piece, shift)
+            for piece, shift in zip(pieces, shifts, strict=True)
+            if shift != piece.shift
+        ]
+        doubled = _doubled(active, moves)
+        if not doubled:
+            return moves
+        held |= doubled
+        pinned, pieces = split(
+            [replace(one, movable=False) if one.id in held else one for one in active], now
+        )
+    return [move for move in moves if move.before.id not in doubled]
+
+
+def _doubled(active: Sequence[Schedule], moves: Sequence[Move]) -> set[str]:
+    """Moves that would make a schedule mean the same as one that now means something else."""
+    moved = {move.before.id: move.after for move in moves}
+    alike: dict[object, list[Schedule]] = defaultdict(list)
+    for one in active:
+        alike[one.task, one.args, one.kwargs, one.zone, one.asset_id, one.client_id].append(one)
+    found = set[str]()
+    for group in alike.values():
+        if len(group) > 1 and any(one.id in moved for one in group):
+            found |= _doubled_of(group, moved)
+    return found
+
+
+def _doubled_of(group: Sequence[Schedule], moved: Mapping[str, Schedule]) -> set[str]:
+    """Of those that differ in their times only. Who stays has its place first."""
+    holders: dict[object, object] = {}
+    found = set[str]()
+    for one in sorted(group, key=lambda one: one.id in moved):
+        meaning = moved.get(one.id, one).timing.meaning
+        if holders.setdefault(meaning, one.timing.meaning) != one.timing.meaning:
+            found.add(one.id)
+    return found & moved.keys()
 
 
 def applied(schedules: Sequence[Schedule], moves: Sequence[Move]) -> list[Schedule]:

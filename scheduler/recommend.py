@@ -20,6 +20,7 @@ BUSINESS_HOURS: Final = (time(9), time(17))
 WEEKDAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 TASK_TYPES: Final = ("report", "maintenance", "critical")
 PRIORITIES: Final = ("low", "medium", "high", "critical")
+NOT_URGENT: Final = ("low", "medium")
 _NIGHT: Final = range(1, 6)
 
 
@@ -45,25 +46,40 @@ class Slot:
 
 
 def best_slots(
-    load: LoadMap, duration: timedelta, constraints: Constraints, *, count: int = 3
+    load: LoadMap,
+    duration: timedelta,
+    constraints: Constraints,
+    *,
+    priority: str = "medium",
+    count: int = 3,
 ) -> list[Slot]:
-    """The quietest slots, best first, no two within half an hour. Raises InvalidSchedule."""
+    """The best slots, best first, no two within half an hour. Raises InvalidSchedule.
+
+    Of those under 30% what is not urgent takes the night's first, and what is urgent the quietest;
+    beyond the best there are only some under 30%.
+    """
     allowed = _allowed(constraints, load.start)
     if not allowed:
         raise InvalidSchedule("", "constraints", "no time of the day meets all of them")
-    costs = _costs(load, duration, constraints)
-    ranked = sorted(
-        allowed, key=lambda minute: (round(float(costs[minute]), 9), minute % 60 == 0, minute)
-    )
+    costs = np.round(_costs(load, duration, constraints), 9)
+    ranked = sorted(allowed, key=lambda minute: _rank(minute, float(costs[minute]), priority))
     found: list[Slot] = []
     for minute in ranked:
-        if all(
-            min(abs(minute - one.minute), DAY - abs(minute - one.minute)) >= 30 for one in found
-        ):
-            found.append(Slot(minute, _expression(minute, constraints.days), float(costs[minute])))
-        if len(found) == count:
+        if found and (len(found) == count or costs[minute] > QUIET):
             break
+        if all(_apart(minute, one.minute) >= 30 for one in found):
+            found.append(Slot(minute, _expression(minute, constraints.days), float(costs[minute])))
     return found
+
+
+def _rank(minute: int, cost: float, priority: str) -> tuple[object, ...]:
+    loud = cost if cost > QUIET else 0.0
+    by_day = not loud and priority in NOT_URGENT and minute // 60 not in _NIGHT
+    return loud, by_day, cost, minute % 60 == 0, minute
+
+
+def _apart(one: int, other: int) -> int:
+    return min(abs(one - other), DAY - abs(one - other))
 
 
 def _allowed(constraints: Constraints, now: datetime) -> list[int]:

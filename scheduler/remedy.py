@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from idemwatch.alerts.thresholds import HEALTH_WARNING
 
 from .changes import Change, moves, without_duplicates
 from .health import health
-from .identity import schedule_hash
 from .model import Schedule
 from .planner import plan
 
@@ -28,20 +27,10 @@ def remedies(
     active = [one for one in schedules if one.active and one.id not in cancelled]
     if not {"hotspots", "health"}.isdisjoint(checks) and _crowded(active, now, capacity, zone):
         found = plan(active, now, capacity=capacity, strategy="balanced")
-        changes += _distinct(moves(found.moves), active)
+        changes += moves(found.moves)
     return changes
 
 
 def _crowded(active: Sequence[Schedule], now: datetime, capacity: float, zone: str) -> bool:
     state = health(active, now, capacity=capacity, zone=zone)
     return bool(state.hotspots) or state.score < HEALTH_WARNING
-
-
-def _distinct(found: Sequence[Change], active: Sequence[Schedule]) -> Iterator[Change]:
-    """Without the moves that would make a schedule the same as another one."""
-    taken = {schedule_hash(one) for one in active}
-    for one in found:
-        meaning = schedule_hash(one.after)
-        if meaning not in taken:
-            taken.add(meaning)
-            yield one

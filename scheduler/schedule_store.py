@@ -7,7 +7,7 @@ transaction, and is refused as a whole when a schedule is no longer as it was re
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,6 +32,10 @@ ON CONFLICT {ACTIVE_HASH} DO NOTHING RETURNING id
 """  # noqa: S608
 KNOWN: Final = "SELECT schedule_hash FROM schedule WHERE schedule_hash = ANY(%s)"
 
+LOCK: Final = f"""
+SELECT {COLUMNS}, schedule_hash FROM schedule WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
+"""  # noqa: S608
+CHANGED: Final = ("cron_expression", "unmoved_expression", "status", "schedule_hash")
 # Two schedules may change places: neither has its new hash while the other has it still.
 SET_ASIDE: Final = """
 UPDATE schedule SET schedule_hash = schedule_hash || ':' || id WHERE id = ANY(%s)
@@ -123,10 +127,12 @@ class ScheduleStore:
         """Make the changes, all or none; the id that `revert` takes. Raises ScheduleChanged."""
         if not changes:
             raise ValueError("no change to apply")
-        rows = [
-            (int(c.before.id), c.reason, _changed(c.before), _changed(c.after)) for c in changes
-        ]
         with transaction(self._link) as connection:
+            found = _locked(connection, [int(one.before.id) for one in changes])
+            missed = tuple(one.before.id for one in changes if not _is_as_read(one.before, found))
+            if missed:
+                raise ScheduleChanged(missed)
+            rows = [_row(one, found[one.before.id]) for one in changes]
             return _change(connection, rows, by, reverts=None)
 
     def revert(self, change_id: int, by: str) -> int:
@@ -198,10 +204,30 @@ def _insert(connection: Connection, given: Sequence[dict[str, Any]]) -> list[int
         return found
 
 
-def _changed(schedule: Schedule) -> str:
-    values = values_of(schedule)
-    names = ("cron_expression", "unmoved_expression", "status", "schedule_hash")
-    return json.dumps({name: values[name] for name in names})
+def _locked(connection: Connection, ids: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """The rows of schedules by id, which stay as they are until the transaction ends."""
+    rows = fetch_rows(connection, LOCK, {"ids": ids})
+    return {str(row["id"]): row for row in rows}
+
+
+def _is_as_read(before: Schedule, found: Mapping[str, dict[str, Any]]) -> bool:
+    row = found.get(before.id)
+    if row is None:
+        return False
+    try:
+        now = schedule_of_row({name: row[name] for name in row if name != "schedule_hash"})
+    except InvalidSchedule:
+        return False
+    return (now.timing, now.status) == (before.timing, before.status)
+
+
+def _row(change: Change, row: Mapping[str, Any]) -> tuple[int, str, str, str]:
+    """A change with the values that it changes, before and after, as JSON."""
+    before, after = (
+        json.dumps({name: values[name] for name in CHANGED})
+        for values in (row, values_of(change.after))
+    )
+    return int(change.before.id), change.reason, before, after
 
 
 def _change(

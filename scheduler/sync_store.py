@@ -14,6 +14,7 @@ from idemwatch.idempotency.app_settings import settings_of
 from idemwatch.idempotency.postgres_link import Connection, PostgresLink
 
 from .beat_source import read_beat_schedule
+from .celery_timing import zone_name
 from .config import canonical_json
 from .cron import parse_cron
 from .dialects import CELERY
@@ -72,7 +73,7 @@ def _cleanup(app: Any) -> Schedule:
         id=CLEANUP,
         task=CLEANUP,
         timing=parse_cron("0 4 * * *", CELERY.name),
-        zone=getattr(app.timezone, "key", "UTC"),
+        zone=zone_name(app.timezone),
         options=canonical_json({"expires": 12 * 3600}),
     )
 

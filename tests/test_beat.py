@@ -66,7 +66,7 @@ class Desk:
     def due(self, schedule_id: int, ago: timedelta = timedelta(0)) -> datetime:
         """Make the last whole minute, or one so long before, the next that is due."""
         now = self.one("SELECT date_trunc('minute', clock_timestamp())")
-        moment = (now - ago).astimezone(UTC)
+        moment: datetime = (now - ago).astimezone(UTC)
         self.rows("UPDATE schedule SET next_due_at = %s WHERE id = %s", moment, schedule_id)
         return moment
 

@@ -99,7 +99,7 @@ def test_one_waits_for_the_run_before_and_goes_as_soon_as_that_ends(start: Start
 
 def test_a_worker_may_carry_the_beat(start: Start) -> None:
     beats = start(beats=0, workers=0)
-    beats.start_worker(args=("-B", "-S", SCHEDULER))
+    beats.start_worker(args=("-B", "--scheduler", SCHEDULER))
     beats.add(each_second())
     beats.wait_for_done(2)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from idemwatch.scheduler.config import timing_of
-from idemwatch.scheduler.due import Advance, advance
+from idemwatch.scheduler.due import Advance, Due, advance
 from idemwatch.scheduler.model import CatchUp, Schedule
 from idemwatch.scheduler.occurrences import Moments
 
@@ -121,9 +121,8 @@ def test_each_due_time_is_dealt_with_once_whatever_the_steps(
     one = schedule(f"every {every}s", catch_up=catch_up, misfire_grace=grace * SECOND)
     planned = advance(one, None, NOON).next_at
     now = NOON + outage * SECOND
-    whole = [planned]
     assert planned is not None
-    due = []
+    due: list[Due] = []
     while planned <= now:
         found = advance(one, planned, now, most=most)
         due += found.due

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from idemwatch.scheduler.bound import lower_bound
 from idemwatch.scheduler.cron import Cron, parse_cron
+from idemwatch.scheduler.identity import schedule_hash
 from idemwatch.scheduler.load import load_map
 from idemwatch.scheduler.model import Schedule
 from idemwatch.scheduler.occurrences import Interval, Timing, bits
@@ -198,7 +199,12 @@ def test_spread_comes_to_the_bound() -> None:
 
 def test_consolidate_lays_runs_of_one_task_side_by_side() -> None:
     schedules = [
-        Schedule(id=f"{task}{n}", task=task, timing=parse_cron(f"{7 * n} {hour} * * *"))
+        Schedule(
+            id=f"{task}{n}",
+            task=task,
+            args=f"[{n}]",
+            timing=parse_cron(f"{7 * n} {hour} * * *"),
+        )
         for hour, task in ((3, "report"), (9, "mail"))
         for n in range(6)
     ]
@@ -354,3 +360,17 @@ def test_random_fleets_are_never_made_worse(seed: int, strategy: str, capacity: 
     after = applied(schedules, found.moves)
     assert found.bound <= peak(after) <= allowed(schedules, strategy, capacity)
     assert plan(after, NOW, capacity=capacity, strategy=strategy).moves == ()
+
+
+def test_no_move_makes_a_schedule_mean_the_same_as_another() -> None:
+    """Of one task and its arguments there are several times: they never meet."""
+    same = [
+        Schedule(id=f"{task}{n}", task=task, timing=parse_cron(f"{n} 9 * * *"))
+        for task in ("a", "b")
+        for n in range(20)
+    ]
+    for each in ("balanced", "spread", "consolidate"):
+        found = plan(same, NOW, capacity=1, strategy=each)
+        after = applied(same, found.moves)
+        assert len({schedule_hash(one) for one in after}) == len(same)
+        assert plan(after, NOW, capacity=1, strategy=each).moves == ()

@@ -155,7 +155,7 @@ def test_what_no_row_can_hold_is_refused_with_its_reason_and_the_rest_goes_on(de
     done = desk.run("import", "--source", str(path), "--yes")
     assert (done.exit_code, done.stdout) == (1, "1 new, 0 already there, 3 refused\n")
     assert f"{path}:3: bad: '61 * * * *': minute:" in done.stderr
-    assert f"{path}:2: backwards: 'backwards': uptodate:" in done.stderr
+    assert f"{path}:2: backwards: '0 3 * * *': uptodate:" in done.stderr
     assert "no table keeps" in done.stderr and "\0" not in done.stderr
     assert [row["identifier"] for row in desk.rows()] == ["good"]
 
