@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from idemwatch.idempotency.options import OPTIONS
 from idemwatch.idempotency.settings import NAMES
+from support.stores import wait_until
 from support.venv import ROOT, Venv, copy_source
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -141,13 +142,20 @@ def commands() -> list[str]:
     return [line[2:] for line in lines if line.startswith("$ ")]
 
 
+def scheduled(database_url: str) -> list[str]:
+    """What the beat has put into its table."""
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("SELECT identifier FROM schedule ORDER BY identifier")
+        return [identifier for (identifier,) in rows]
+
+
 @pytest.mark.worker
 @pytest.mark.timeout(400)
 def test_readme_runs_from_top_to_bottom(reader: Reader, empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url) as connection:
         connection.execute("CREATE TABLE charge (order_id int PRIMARY KEY)")
     for command in commands():
-        follow = reader.start if command.endswith(" worker") else reader.run
+        follow = reader.start if command.endswith((" worker", " beat")) else reader.run
         follow(command)
     reader.run(f"python -c '{ORDERS_AND_REPORTS}'")
     reader.run("python -m pytest test_jobs.py")
@@ -155,13 +163,14 @@ def test_readme_runs_from_top_to_bottom(reader: Reader, empty_database_url: str)
     assert re.search(
         r'^idemwatch_claims_total{.*outcome="duplicate".*} 1.0$', scraped, re.MULTILINE
     )
+    wait_until(lambda: scheduled(empty_database_url) == ["close-job", "close-others"], END_SECONDS)
     assert all(process.poll() is None for process in reader.running), reader.output()
     assert set(reader.stop()) == {0}, reader.output()
 
 
 def test_each_make_target_named_in_the_readme_exists() -> None:
-    targets = set(re.findall(r"(?:^ {4}|`)make ([a-z]+)", README, re.MULTILINE))
-    assert {"demo", "test", "check", "bench"} <= targets
+    targets = set(re.findall(r"(?:^ {4}|`)make ([a-z-]+)", README, re.MULTILINE))
+    assert {"demo", "test", "test-beats", "check", "bench"} <= targets
     for target in targets:
         subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
 
