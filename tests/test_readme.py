@@ -155,7 +155,8 @@ def test_readme_runs_from_top_to_bottom(reader: Reader, empty_database_url: str)
     with psycopg.connect(empty_database_url) as connection:
         connection.execute("CREATE TABLE charge (order_id int PRIMARY KEY)")
     for command in commands():
-        follow = reader.start if command.endswith((" worker", " beat")) else reader.run
+        goes_on = re.fullmatch(r"celery -A \w+ (worker|beat)", command)
+        follow = reader.start if goes_on else reader.run
         follow(command)
     reader.run(f"python -c '{ORDERS_AND_REPORTS}'")
     reader.run("python -m pytest test_jobs.py")
