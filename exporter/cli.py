@@ -26,7 +26,7 @@ COMMANDS = {
         "Check schedules, for people and for CI: exit 0, 1 (warnings), 2 (errors) or 3.",
     ),
 }  # fmt: skip
-EXTRAS = {"numpy": "schedules", "croniter": "schedules"}
+EXTRAS = {"numpy": "schedules"}
 """Which extra brings a package that a command may lack."""
 
 

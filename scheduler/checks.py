@@ -18,7 +18,7 @@ from .cron import Cron
 from .findings import Finding, Severity, about, called
 from .health import SLOT_MINUTES, Health
 from .identity import schedule_hash
-from .inventory import Problem
+from .inventory import Inventory
 from .lint import lint
 from .model import Schedule
 from .occurrences import Timing
@@ -74,18 +74,21 @@ def _hotspot(
     return Hotspot(slot, found.slots[slot], tuple(starting), busiest, int(within[at]))
 
 
-def readable(problems: Sequence[Problem]) -> Iterator[Finding]:
-    """Rows that are no schedule."""
-    for one in problems:
-        ids = (one.schedule,) if one.schedule else ()
-        yield Finding(
-            code="unreadable",
-            severity=Severity.ERROR,
-            message=one.message,
-            subject=one.schedule,
-            schedules=ids,
-            place=one.place,
-        )
+def readable(inventory: Inventory) -> Iterator[Finding]:
+    """Rows that are no schedule, and such as are another one than they seem."""
+    for code, severity, told in (
+        ("unreadable", Severity.ERROR, inventory.problems),
+        ("doubtful_row", Severity.WARNING, inventory.doubts),
+    ):
+        for one in told:
+            yield Finding(
+                code=code,
+                severity=severity,
+                message=one.message,
+                subject=one.schedule,
+                schedules=(one.schedule,) if one.schedule else (),
+                place=one.place,
+            )
 
 
 def duplicates(schedules: Sequence[Schedule]) -> Iterator[Finding]:

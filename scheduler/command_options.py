@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 from idemwatch.idempotency.command_settings import (
@@ -22,6 +23,8 @@ from .inventory import Inventory
 from .sources import read_source
 
 F = TypeVar("F", bound=Callable[..., Any])
+YEARS: Final = range(1970, 2200)
+"""Those in which a week may be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,16 @@ class Fleet:
     zone: str
 
 
+class _Slots(click.FloatRange):
+    """A number within a range, which `nan` is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
+
+
 def fleet_options(command: F) -> F:
     """--source, --capacity, --at, --timezone and the servers' addresses."""
     options = (
@@ -44,7 +57,7 @@ def fleet_options(command: F) -> F:
             "standard input). Default: the table, else the app's beat_schedule.",
         ),
         click.option(
-            "--capacity", type=click.FloatRange(min=0, min_open=True), metavar="SLOTS",
+            "--capacity", type=_Slots(min=0.01, max=1_000_000), metavar="SLOTS",
             help="Runs that the workers take at once. Default: the sum of the live workers' "
             "concurrency, else idempotency_schedule_capacity, else 14.",
         ),
@@ -91,4 +104,7 @@ def moment_of(given: str | None) -> datetime:
         moment = datetime.fromisoformat(given)
     except ValueError:
         raise ConfigurationError("--at", f"{given!r} is no time, as 2026-03-01T08:00") from None
+    if moment.year not in YEARS:
+        told = f"{given!r} is not from {YEARS.start} to {YEARS.stop - 1}"
+        raise ConfigurationError("--at", told)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -48,12 +48,15 @@ def as_json(value: object) -> str:
     return json.dumps(value, indent=2)
 
 
-def tell_problems(ctx: click.Context, problems: Sequence[Problem]) -> None:
-    """Tell on stderr what could not be read, and end with 1 if there is any of it."""
-    for problem in problems[:MOST_PROBLEMS]:
+def tell_problems(
+    ctx: click.Context, problems: Sequence[Problem], doubts: Sequence[Problem] = ()
+) -> None:
+    """Tell on stderr what is wrong, and end with 1 if something could not be read."""
+    told = [*problems, *doubts]
+    for problem in told[:MOST_PROBLEMS]:
         click.echo(printable(str(problem)), err=True)
-    if len(problems) > MOST_PROBLEMS:
-        click.echo(f"... and {len(problems) - MOST_PROBLEMS:,} more", err=True)
+    if len(told) > MOST_PROBLEMS:
+        click.echo(f"... and {len(told) - MOST_PROBLEMS:,} more", err=True)
     if problems:
         ctx.exit(1)
 

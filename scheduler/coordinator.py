@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any, Final
@@ -52,7 +53,7 @@ class ScheduleCoordinator:
         zone: str = "UTC",
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        if not capacity > 0:
+        if not 0 < capacity < math.inf:
             raise InvalidSchedule(str(capacity), "capacity", "it must be over 0")
         self._schedules = _read(schedules)
         self._capacity, self._zone, self._now = capacity, zone, now
@@ -81,7 +82,7 @@ class ScheduleCoordinator:
             ("priority", priority, PRIORITIES),
         ):
             if given not in known:
-                raise InvalidSchedule(given, name, f"is none of {', '.join(known)}")
+                raise InvalidSchedule(str(given), name, f"is none of {', '.join(known)}")
         duration = duration_of(duration_estimate)
         active = [one for one in self._schedules if one.active]
         load = load_map(active, self._now(), capacity=self._capacity)
@@ -211,9 +212,12 @@ def constraints_of(given: Mapping[str, Any], zone: str = "UTC") -> Constraints:
 
 def _time(name: str, given: Any) -> time:
     try:
-        return given if isinstance(given, time) else time.fromisoformat(str(given))
+        found = given if isinstance(given, time) else time.fromisoformat(str(given))
     except ValueError:
         raise InvalidSchedule(str(given), name, "it is no time of the day, as 08:30") from None
+    if found.tzinfo is not None:
+        raise InvalidSchedule(str(given), name, "its zone is told by `timezone`: leave it out")
+    return found
 
 
 def _day(given: Any) -> int:

@@ -53,21 +53,26 @@ class _Reader:
         self.zone = "UTC"
         self.schedules: list[Schedule] = []
         self.problems: list[Problem] = []
+        self.doubts: list[Problem] = []
         self.returns: list[Place] = []
 
     def read(self, text: str) -> Inventory:
         if text.startswith(_BOM):
-            self._tell(Place(self.path, 1, 1), "cron takes its byte order mark for a part of it")
+            self._doubt(Place(self.path, 1, 1), "cron takes its byte order mark for a part of it")
         *lines, rest = text.removeprefix(_BOM).split("\n")
         for number, line in enumerate(lines, 1):
             self._line(number, line)
         self._unfinished(len(lines) + 1, rest)
         self._tell_returns()
-        self.problems.sort(key=lambda one: one.place)
-        return inventory_of(self.path, self.schedules, self.problems)
+        for told in (self.problems, self.doubts):
+            told.sort(key=lambda one: one.place)
+        return inventory_of(self.path, self.schedules, self.problems, self.doubts)
 
     def _tell(self, place: Place, message: str) -> None:
         self.problems.append(Problem(place, message, f"{self.name}:{place.line}"))
+
+    def _doubt(self, place: Place, message: str) -> None:
+        self.doubts.append(Problem(place, message, f"{self.name}:{place.line}"))
 
     def _unfinished(self, number: int, line: str) -> None:
         if start := _start(line):
@@ -77,7 +82,7 @@ class _Reader:
     def _tell_returns(self) -> None:
         if self.returns:
             told = f"its carriage return (of lines in all: {len(self.returns)}) is a part of the "
-            self._tell(self.returns[0], f"{told}command to cron: save the file with Unix line ends")
+            self._doubt(self.returns[0], f"{told}command to cron: save it with Unix line ends")
 
     def _line(self, number: int, given: str) -> None:
         line = given.removesuffix("\r")
@@ -133,7 +138,7 @@ class _Reader:
         if length > LONGEST_COMMAND:
             at = place._replace(column=words["command"].start() + 1)
             told = f"Vixie cron cuts its command of {length} characters after {LONGEST_COMMAND}"
-            self._tell(at, told)
+            self._doubt(at, told)
 
 
 def _start(line: str) -> int:

@@ -108,7 +108,8 @@ def _span(first: int, last: int, step: int, field: Field) -> int:
         raise FieldError(
             f"{first}-{last} runs backwards: say {first}-{field.high},{field.low}-{last}"
         )
-    values = [*range(first, field.high + 1), *range(field.low, last + 1)]
+    sunday_twice = field.high - field.low == 7  # as 0 and 7, which is one day of the way round
+    values = [*range(first, field.high + 1), *range(field.low + sunday_twice, last + 1)]
     return sum(1 << value for value in values[::step])
 
 

@@ -51,7 +51,12 @@ _E, _W, _I = Severity.ERROR, Severity.WARNING, Severity.INFO
 _ALL: Final = (
     Rule(
         "unreadable", "rows", _E, "row that cannot be read", "rows that cannot be read",
-        "Such a row fires nothing. Correct it where it stands: the message names the field.",
+        "Such a row fires nothing. Correct it where it stands: the message tells what is wrong.",
+    ),
+    Rule(
+        "doubtful_row", "rows", _W, "row that is not what it seems",
+        "rows that are not what they seem",
+        "It was read, but cron makes something else of it. Correct it where it stands.",
     ),
     Rule(
         "duplicate", "duplicates", _E, "duplicate schedule", "duplicate schedules",

@@ -15,7 +15,7 @@ from .place import Place
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A row that cannot be read, or is not what it seems. `schedule`: its name, if it has one."""
+    """What is wrong with a row. `schedule`: its name, as far as it has one."""
 
     place: Place
     message: str
@@ -28,11 +28,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """`source`: a file's path, or `table`, `beat`, `redbeat`, `django`. Ids are unique in it."""
+    """`source`: a file's path, or `table`, `beat`, `redbeat`, `django`. Ids are unique in it.
+
+    `problems`: rows that cannot be read. `doubts`: rows that were read, and are not what they seem.
+    """
 
     source: str
     schedules: tuple[Schedule, ...] = ()
     problems: tuple[Problem, ...] = ()
+    doubts: tuple[Problem, ...] = ()
 
 
 def problem_of(error: InvalidSchedule, place: Place, schedule: str = "") -> Problem:
@@ -41,7 +45,10 @@ def problem_of(error: InvalidSchedule, place: Place, schedule: str = "") -> Prob
 
 
 def inventory_of(
-    source: str, schedules: Iterable[Schedule], problems: Iterable[Problem] = ()
+    source: str,
+    schedules: Iterable[Schedule],
+    problems: Iterable[Problem] = (),
+    doubts: Iterable[Problem] = (),
 ) -> Inventory:
     """An inventory with unique ids: those that come again get a number."""
     seen: dict[str, int] = {}
@@ -49,4 +56,4 @@ def inventory_of(
     for one in schedules:
         times = seen[one.id] = seen.get(one.id, 0) + 1
         named.append(one if times == 1 else replace(one, id=f"{one.id}#{times}"))
-    return Inventory(source, tuple(named), tuple(problems))
+    return Inventory(source, tuple(named), tuple(problems), tuple(doubts))

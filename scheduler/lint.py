@@ -39,11 +39,13 @@ def lint(timing: Timing, zone: tzinfo, now: datetime) -> list[Finding]:
 def _minutes(cron: Cron) -> Iterator[Finding]:
     if cron.minutes == _ALL_MINUTES and cron.hours != _ALL_HOURS:
         hours = bits(cron.hours)
-        span = "1 hour" if len(hours) == 1 else f"{len(hours)} hours"
+        one = len(hours) == 1
+        span = "1 hour" if one else f"{len(hours)} hours"
+        meant = f"at {hours[0]:02}:00" if one else "once in each of them"
         yield Finding(
             "every_minute",
             f"fires in each minute of {span} a day: write 0 in place of * if it is meant to fire "
-            f"at {hours[0]:02}:00",
+            f"{meant}",
         )
 
 

@@ -23,7 +23,7 @@ from .clock import changes, offset, zone_of
 from .cron import Cron
 from .days import DayRule
 from .model import Schedule
-from .occurrences import Interval, bits, occurrences, on_day
+from .occurrences import Interval, occurrences, on_day
 
 Counts: TypeAlias = NDArray[np.float64]
 DAY: Final = 1440
@@ -104,11 +104,12 @@ def _starts(schedules: Sequence[Schedule], start: datetime, minutes: int) -> dic
 
 def _by_zone(schedules: Sequence[Schedule], timings: Sequence[Cron]) -> dict[str, list[_Same]]:
     """Equal ones together. An expression is known by its identity: to compare costs more."""
-    cron_of = dict(zip(map(id, timings), timings, strict=True))
-    same = zip(map(id, timings), map(_DURATION, schedules), map(_ZONE, schedules), strict=True)
+    ids = list(map(id, timings))
+    cron_of = dict(zip(ids, timings, strict=True))
+    counts = Counter(zip(ids, map(_DURATION, schedules), map(_ZONE, schedules), strict=True))
     minutes = {duration: _minutes(duration) for duration in set(map(_DURATION, schedules))}
     found: dict[str, list[_Same]] = defaultdict(list)
-    for (cron, duration, zone), count in Counter(same).items():
+    for (cron, duration, zone), count in counts.items():
         found[zone].append((cron_of[cron], minutes[duration], count))
     return found
 
@@ -167,7 +168,7 @@ def _add_zone(
 ) -> None:
     pieces = _pieces(zone, start, minutes)
     first_day = (start + min(piece.shift for piece in pieces) * _MINUTE).date()
-    last_day = (start + (minutes + max(piece.shift for piece in pieces)) * _MINUTE).date()
+    last_day = (start + (minutes - 1 + max(piece.shift for piece in pieces)) * _MINUTE).date()
     days = [first_day + timedelta(n) for n in range((last_day - first_day).days + 1)]
     origin = (start - datetime.combine(first_day, datetime.min.time(), UTC)) // _MINUTE
     plain = len(pieces) == 1
@@ -193,15 +194,11 @@ def _add_fixed(
     tz = zone_of(zone)
     for cron, length, count in crons:
         line = starts[length]
-        for moment in {
-            moment.replace(second=0)
-            for day in days
-            if cron.rule.fits(day)
-            for moment in on_day(cron, tz, day)
-        }:
+        # A set: several times of a gap are one run, right after it.
+        for moment in {m for day in days if cron.rule.fits(day) for m in on_day(cron, tz, day)}:
             at = (moment - start) // _MINUTE
             if 0 <= at < len(line):
-                line[at] += count * len(bits(cron.seconds))
+                line[at] += count
 
 
 def _local_starts(same: Sequence[_Same], days: Sequence[date]) -> dict[int, Counts]:
@@ -209,9 +206,11 @@ def _local_starts(same: Sequence[_Same], days: Sequence[date]) -> dict[int, Coun
     if not same:
         return {}
     expressions, durations, counted = zip(*same, strict=True)
-    rows = {key: row for row, key in enumerate(dict.fromkeys(map(id, expressions)))}
-    crons = list({id(one): one for one in expressions}.values())
-    of = np.array([rows[key] for key in map(id, expressions)])
+    ids = list(map(id, expressions))
+    cron_of = dict(zip(ids, expressions, strict=True))
+    crons = list(cron_of.values())
+    rows = dict(zip(cron_of, range(len(crons)), strict=True))
+    of = np.array([rows[key] for key in ids])
     counts = np.array(counted) * np.array([one.seconds.bit_count() for one in crons])[of]
     lengths, number = np.unique(durations, return_inverse=True)
     hour_of, hours = _each(of, [one.hours for one in crons], 24)
@@ -240,5 +239,6 @@ def _each(of: Numbers, masks: Sequence[int], width: int) -> tuple[Numbers, Numbe
 
 def _fits(rules: Sequence[DayRule], days: Sequence[date]) -> NDArray[np.bool_]:
     """Whether a rule fits a day, shape (rules, days)."""
-    known = {rule: [rule.fits(day) for day in days] for rule in set(rules)}
-    return np.array([known[rule] for rule in rules])
+    known: dict[DayRule, int] = {}
+    which = [known.setdefault(rule, len(known)) for rule in rules]
+    return np.array([[rule.fits(day) for day in days] for rule in known])[which]

@@ -97,12 +97,11 @@ def _allowed(constraints: Constraints, now: datetime) -> list[int]:
 
 def _costs(load: LoadMap, duration: timedelta, constraints: Constraints) -> Counts:
     """The highest load over a run that starts in each minute of the zone's day, shape (1440,)."""
-    length = max(1, -(-duration // timedelta(minutes=1)))
+    length = min(max(1, -(-duration // timedelta(minutes=1))), len(load.load))
     ahead = offset(load.start.astimezone(zone_of(constraints.zone))) // timedelta(minutes=1)
     local = load.start.astimezone(UTC).replace(tzinfo=None) + timedelta(minutes=ahead)
-    wrapped = np.concatenate((load.load, load.load[: length % len(load.load)]))
-    highest = np.lib.stride_tricks.sliding_window_view(wrapped, min(length, len(load.load)))
-    runs = highest.max(axis=1)[: len(load.load)]
+    wrapped = np.concatenate((load.load, load.load[: length - 1]))
+    runs = np.lib.stride_tricks.sliding_window_view(wrapped, length).max(axis=1)
     at = np.arange(len(runs)) + local.hour * 60 + local.minute
     weekday = (local.isoweekday() + at // DAY) % 7
     counted = np.isin(weekday, constraints.days or range(7))
@@ -121,4 +120,5 @@ def reasoning(slot: Slot, duration: timedelta, task_type: str) -> str:
     quiet = "Low load period" if slot.load <= QUIET else "The least loaded period that is allowed"
     hours = ", off-peak hours" if slot.minute // 60 in _NIGHT else ""
     minutes = max(1, -(-duration // timedelta(minutes=1)))
-    return f"{quiet} ({share}){hours}, suitable for a {task_type} of {minutes} minutes"
+    length = f"{minutes:,} minute{'' if minutes == 1 else 's'}"
+    return f"{quiet} ({share}){hours}, suitable for a {task_type} of {length}"

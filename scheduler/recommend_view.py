@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from .bars import colour_of
 from .terminal import Screen
-from .text_table import Column, table
+from .text_table import GAP, Column, table
+
+NARROWEST: Final = 30
+"""Columns that a reason has at least."""
 
 
 def recommendation_view(found: Mapping[str, Any], zone: str, on: Screen) -> list[str]:
@@ -19,10 +23,17 @@ def recommendation_view(found: Mapping[str, Any], zone: str, on: Screen) -> list
         for number, (expression, load, why) in enumerate([best, *others])
     ]
     colours = {f"{load:.0%}": colour_of(load) for _, load, _ in [best, *others]}
-    columns = (
-        Column(""),
-        Column(f"EXPRESSION ({zone})"),
-        Column("LOAD", right=True, colours=colours),
-        Column("WHY", least=40),
-    )
-    return table(columns, rows, on)
+    titles = ("", f"EXPRESSION ({zone})", "LOAD", "WHY")
+    columns = [Column(title, right=title == "LOAD", colours=colours) for title in titles]
+    shown = _wrapped([[*titles], *rows], on.width) if on.terminal else iter([[*titles], *rows])
+    next(shown)
+    return table(columns, shown, on)
+
+
+def _wrapped(rows: Sequence[Sequence[str]], width: int) -> Iterator[list[str]]:
+    """The rows with their last cells over as many lines as they need: a reason is told whole."""
+    taken = sum(max(map(len, column)) + len(GAP) for column in list(zip(*rows, strict=True))[:-1])
+    for *cells, why in rows:
+        first, *more = textwrap.wrap(why, max(NARROWEST, width - taken))
+        yield [*cells, first]
+        yield from ([*[""] * len(cells), line] for line in more)

@@ -27,7 +27,8 @@ def schedules() -> None:
     Only the table can be changed; `import` brings other sources into it.
 
     \b
-    Exit codes: 0 done, 1 failed or something cannot be read, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 done, 1 failed or something cannot be read, 2 wrong usage,
+    130 interrupted.
     """
 
 

@@ -117,6 +117,7 @@ def _read_folder(kind: str, folder: Path) -> Inventory:
         str(folder),
         [replace(s, id=f"{one.source}:{s.id}") for one in found for s in one.schedules],
         [problem for one in found for problem in one.problems],
+        [doubt for one in found for doubt in one.doubts],
     )
 
 

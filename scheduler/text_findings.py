@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from .findings import RULES, Finding, Severity
+from .place import Place
 from .report import Report
 from .terminal import Screen, printable
 from .text_table import cut
@@ -55,10 +56,15 @@ class Lines:
         """Whom it is about, where that stands, and what is wrong."""
         at, where = one.place, ""
         if at is not None and at.line:
-            where = f"line {at.line}" if at.source == self._source else printable(str(at))
+            where = self._where(one, at) if at.source == self._source else printable(str(at))
         head = ", ".join(filter(None, (self.name(one.subject), where)))
         separator = " - " if one.code == "hotspot" else ": "
         return separator.join(filter(None, (head, printable(one.message))))
+
+    def _where(self, one: Finding, at: Place) -> str:
+        """The column tells what is wrong in a line; of others it is where the schedule begins."""
+        column = f", column {at.column}" if at.column and one.check == "rows" else ""
+        return f"line {at.line}{column}"
 
     def listed(self, group: Sequence[Finding], indent: str) -> Iterator[str]:
         """One by one, as many as anybody reads."""

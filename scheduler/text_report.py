@@ -176,9 +176,15 @@ def _subject(one: Schedule, now: datetime, lines: Lines) -> Iterator[tuple[str, 
     told = f"{when} in {one.zone}, task {lines.name(one.task)}, {span(one.duration)} a run"
     yield "Schedule:", f"{lines.name(called(one))}: {told}, {one.status}"
     zone = zone_of(one.zone)
-    coming = itertools.islice(occurrences(one.timing, zone, now - INSTANT), 3)
-    due = ", ".join(_moment(at.astimezone(zone)) for at in coming) if one.active else ""
-    yield "", f"next due: {due or 'never'}"
+    coming = itertools.islice(_coming(one, now), 3) if one.active else ()
+    due = ", ".join(_moment(at.astimezone(zone)) for at in coming)
+    yield "", f"next due: {due or 'never'}{f' ({one.zone})' if due else ''}"
+
+
+def _coming(one: Schedule, now: datetime) -> Iterator[datetime]:
+    """Its runs from `now` on, until before its last day."""
+    found = occurrences(one.timing, zone_of(one.zone), max(now, one.fromdate or now) - INSTANT)
+    return itertools.takewhile(lambda at: one.uptodate is None or at < one.uptodate, found)
 
 
 def _moment(moment: datetime) -> str:

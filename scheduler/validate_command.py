@@ -71,7 +71,7 @@ def _told(error: Exception) -> str:
     """Our errors are one line; what nobody foresaw comes with its traceback."""
     if isinstance(error, IdempotencyError):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and error.name in ("numpy", "croniter"):
+    if isinstance(error, ModuleNotFoundError) and error.name == "numpy":
         return f"validate-schedules needs {error.name}: {EXTRA}"
     return "".join(traceback.format_exception(error)).rstrip()
 
@@ -130,10 +130,11 @@ def validate_schedules(ctx: click.Context, /, **given: Any) -> int:
     Exit codes:
       0    all checks passed
       1    warnings (0 with --fail-on error)
-      2    errors: rows that cannot be read, duplicates, tasks with more than 10 duplicates in the
-           last hour, keys that would swallow firings, a health score below 60
-      3    it could not run: a wrong option, a source or server that cannot be read, --fix on
-           anything but the table
+      2    errors: rows that cannot be read, duplicates, tasks with more than
+           10 duplicates in the last hour, keys that would swallow firings, a
+           health score below 60
+      3    it could not run: a wrong option, a source or server that cannot be
+           read, --fix on anything but the table
       130  interrupted
     """
     from .validation_run import Wanted, run

@@ -82,7 +82,7 @@ def _findings(
 ) -> Iterator[Finding]:
     match check:
         case "rows":
-            return readable(inventory.problems)
+            return readable(inventory)
         case "duplicates":
             return duplicates(active)
         case "hotspots":

@@ -68,8 +68,8 @@ def list_schedules(
     elif found:
         show(schedule_table(found, fleet.zone, on), on)
     else:
-        click.echo("no such schedules", err=True)
-    tell_problems(ctx, fleet.inventory.problems)
+        click.echo("no such schedules" if status or task else "no schedules", err=True)
+    tell_problems(ctx, fleet.inventory.problems, fleet.inventory.doubts)
 
 
 @click.command(cls=Command)
@@ -92,7 +92,7 @@ def load(ctx: click.Context, /, form: str, **options: Any) -> None:
         show([as_json(load_json(day))], on)
     else:
         show([*load_chart(day, on), "", *load_summary(day, on)], on)
-    tell_problems(ctx, fleet.inventory.problems)
+    tell_problems(ctx, fleet.inventory.problems, fleet.inventory.doubts)
 
 
 def _day(fleet: Fleet) -> Day:
@@ -141,8 +141,8 @@ def recommend(
 
     \b
         idemwatch schedules recommend report 600
-        idemwatch schedules recommend maintenance 3600 --not-after 05:00 --day sat --day sun
-        idemwatch schedules recommend critical 30 --timezone Europe/Paris --business-hours-only
+        idemwatch schedules recommend maintenance 3600 --not-after 05:00 --day sun
+        idemwatch schedules recommend critical 30 --business-hours-only
     """
     fleet, on = read_fleet(ctx, **options), screen()
     times = {"not_before": not_before, "not_after": not_after}
@@ -156,7 +156,7 @@ def recommend(
     )
     found = coordinator.recommend_schedule_time(task_type, duration_seconds, priority, constraints)
     show([as_json(found)] if form == "json" else recommendation_view(found, fleet.zone, on), on)
-    tell_problems(ctx, fleet.inventory.problems)
+    tell_problems(ctx, fleet.inventory.problems, fleet.inventory.doubts)
 
 
 @click.command(cls=Command)
@@ -197,7 +197,7 @@ def optimize(
         show([told], on)
     else:
         show(plan_view(found, advice, fleet.zone, on, whole=whole), on)
-    tell_problems(ctx, fleet.inventory.problems)
+    tell_problems(ctx, fleet.inventory.problems, fleet.inventory.doubts)
 
 
 def _save(path: Path, text: str) -> None:

@@ -40,6 +40,73 @@ def test_ten_at_midnight_are_a_hotspot_that_one_leaves() -> None:
     assert json.loads(json.dumps(found)) is not None
 
 
+def test_schedules_that_run_from_today_for_a_month_are_planned() -> None:
+    """The example of the system that went before."""
+    today = NOW.date()
+    rows = midnight(10, fromdate=today, uptodate=today + timedelta(days=30))
+    found = coordinator().optimize_schedule_distribution(rows, strategy="balanced")
+    assert found["metrics"]["hotspot_count"] == 1
+    (one,) = found["recommendations"]
+    assert one["original_time"] == "0 0 * * *" != one["recommended_time"]
+    assert one["urgency"] == "high"
+
+
+def test_the_answer_has_the_keys_that_it_is_known_for() -> None:
+    found = coordinator().optimize_schedule_distribution(midnight(12))
+    assert list(found) == ["recommendations", "metrics", "load_map"]
+    assert set(found["recommendations"][0]) == {
+        "schedule_id", "original_time", "recommended_time", "reason", "urgency", "impact",
+    }  # fmt: skip
+    assert found["metrics"] == {
+        "total_schedules": 12,
+        "hotspot_count": 1,
+        "total_load": pytest.approx(7 * 12 / 14),
+        "avg_load": pytest.approx(7 * 12 / 14 / 10_080),
+        "max_load": pytest.approx(12 / 14),
+        "max_load_after": pytest.approx(9 / 14),
+        "lower_bound": pytest.approx(1 / 14),
+    }
+    assert {one["reason"] for one in found["recommendations"]} == {"Hotspot of 86% at 00:00"}
+
+
+def test_the_impact_is_the_true_load_before_and_after() -> None:
+    found = coordinator().optimize_schedule_distribution(midnight(20), strategy="balanced")
+    after = [{**one, "cron_expression": told.get(str(one["id"]), one["cron_expression"])}
+             for told in [{one["schedule_id"]: one["recommended_time"]
+                           for one in found["recommendations"]}]
+             for one in midnight(20)]  # fmt: skip
+    loads = coordinator().optimize_schedule_distribution(after)
+    assert loads["metrics"]["max_load"] == found["metrics"]["max_load_after"]
+    for one in found["recommendations"]:
+        minute, hour, *_ = one["recommended_time"].split()
+        together = sum(row["cron_expression"].startswith(f"{minute} {hour} ") for row in after)
+        assert one["impact"] == f"Reduces load from 143% to {together / 14:.0%}"
+        assert one["urgency"] == "critical"
+
+
+@pytest.mark.parametrize(
+    ("size", "word"), [(15, "critical"), (14, "high"), (10, "high"), (9, "medium"), (8, "medium")]
+)
+def test_the_urgency_is_that_of_the_load_that_a_schedule_leaves(size: int, word: str) -> None:
+    found = coordinator().optimize_schedule_distribution(midnight(size), strategy="spread")
+    assert {one["urgency"] for one in found["recommendations"]} == {word}
+
+
+def test_what_leaves_less_than_half_a_load_is_of_low_urgency() -> None:
+    """It is moved for the sake of others, which are more than half."""
+    noon = [
+        {**one, "id": f"noon{one['id']}", "cron_expression": "0 12 * * *"} for one in midnight(3)
+    ]
+    found = coordinator().optimize_schedule_distribution([*noon, *midnight(9)], strategy="spread")
+    urgencies = {one["schedule_id"]: one["urgency"] for one in found["recommendations"]}
+    assert {urgencies[name] for name in urgencies if name.startswith("noon")} == {"low"}
+
+
+def test_a_strategy_that_there_is_not_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="balanced, spread, consolidate"):
+        coordinator().optimize_schedule_distribution([], strategy="fastest")
+
+
 def test_the_load_map_has_each_half_hour_with_what_starts_in_it() -> None:
     found = coordinator().optimize_schedule_distribution(midnight(7))["load_map"]
     assert list(found) == list(range(0, 1440, 30))
@@ -163,6 +230,11 @@ def test_minutes_that_the_clock_skips_are_avoided() -> None:
         ({"duration_estimate": "long"}, "duration_estimate_seconds"),
         ({"constraints": {"hours": 3}}, "constraints"),
         ({"constraints": {"not_before": "25:00"}}, "not_before"),
+        ({"constraints": {"not_after": "08:30+02:00"}}, "not_after"),
+        ({"task_type": None}, "task_type"),
+        ({"priority": 3}, "priority"),
+        ({"duration_estimate": float("nan")}, "duration_estimate_seconds"),
+        ({"duration_estimate": -5}, "duration_estimate_seconds"),
         ({"constraints": {"days": ["someday"]}}, "days"),
         ({"constraints": {"timezone": "Mars"}}, "timezone"),
         ({"constraints": {"not_before": "10:00", "not_after": "09:00"}}, "constraints"),
@@ -171,7 +243,24 @@ def test_minutes_that_the_clock_skips_are_avoided() -> None:
 def test_what_cannot_be_asked_for_is_named(changed: dict[str, Any], part: str) -> None:
     with pytest.raises(InvalidSchedule) as caught:
         recommend(**changed)
-    assert caught.value.part == part
+    assert caught.value.part == part and part in str(caught.value)
+
+
+def test_an_error_about_no_expression_begins_with_what_is_wrong() -> None:
+    with pytest.raises(InvalidSchedule) as caught:
+        recommend(duration_estimate=0)
+    assert str(caught.value) == "duration_estimate_seconds: 0 is not from 1 s to 31 days"
+
+
+@pytest.mark.parametrize("days", [6.999, 7, 8, 14, 31])
+def test_a_run_of_a_week_meets_all_there_is(days: float) -> None:
+    found = coordinator(midnight(7)).recommend_schedule_time("maintenance", days * 86_400)
+    assert found["estimated_load"] == 0.5 and found["alternatives"] == []
+
+
+def test_no_schedules_leave_every_time_free() -> None:
+    found = coordinator().recommend_schedule_time("report", 600)
+    assert found["estimated_load"] == 0 and len(found["alternatives"]) == 2
 
 
 # -- health ----------------------------------------------------------------------------------------
@@ -185,6 +274,23 @@ def test_health_tells_the_score_and_what_to_do() -> None:
     assert found["issues"][0]["affected_schedules"][0] == "0"
     assert found["recommendations"][0] == "Move schedules out of 00:00"
     assert sum(found["load_distribution"].values()) == 48
+
+
+def test_health_has_the_keys_that_it_is_known_for() -> None:
+    pinned = [{**one, "movable": False} for one in midnight(12)]
+    hours = [{**one, "id": f"{one['id']} {hour}", "cron_expression": f"0 {hour} * * *"}
+             for hour in (1, 2, 3, 4) for one in pinned]  # fmt: skip
+    found = coordinator().analyze_schedule_health([*pinned, *hours])
+    assert list(found) == [
+        "overall_score", "grade", "issues", "recommendations", "load_distribution",
+    ]  # fmt: skip
+    assert (found["overall_score"], found["grade"]) == (58, "F")
+    assert [one["type"] for one in found["issues"]] == ["hotspot"] * 5 + ["health"]
+    assert {one["severity"] for one in found["issues"]} == {"warning"}
+    assert all(len(one["affected_schedules"]) == 12 for one in found["issues"][:5])
+    assert found["load_distribution"] == {
+        "excellent": 43, "good": 0, "warning": 0, "critical": 5
+    }  # fmt: skip
 
 
 def test_no_schedules_are_healthy() -> None:
@@ -239,6 +345,7 @@ def test_what_is_wrong_in_a_configuration_is_named(wrong: dict[str, Any], part: 
     assert caught.value.part == part
 
 
-def test_a_capacity_of_nothing_is_refused() -> None:
+@pytest.mark.parametrize("capacity", [0, -1, float("nan"), float("inf")])
+def test_a_capacity_of_nothing_is_refused(capacity: float) -> None:
     with pytest.raises(InvalidSchedule, match="capacity"):
-        coordinator(capacity=0)
+        coordinator(capacity=capacity)

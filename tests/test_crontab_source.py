@@ -123,9 +123,9 @@ def test_long_commands_are_short_tasks_that_stay_apart() -> None:
 def test_a_command_that_cron_cuts_is_told_and_read() -> None:
     text = f"0 5 * * * {'x' * LONGEST_COMMAND}\n0 5 * * * {'x' * LONGEST_COMMAND}y\n"
     inventory = read(text)
-    assert len(inventory.schedules) == 2
-    ((line, column, message),) = problems_of(inventory)
-    assert (line, column) == (2, 11) and "1000 characters" in message
+    assert len(inventory.schedules) == 2 and inventory.problems == ()
+    (doubt,) = inventory.doubts
+    assert doubt.place[1:] == (2, 11) and "1000 characters" in doubt.message
 
 
 def test_carriage_returns_are_told_once_and_the_lines_are_read() -> None:
@@ -133,16 +133,18 @@ def test_carriage_returns_are_told_once_and_the_lines_are_read() -> None:
     inventory = read(text)
     found = [(one.task, one.zone) for one in inventory.schedules]
     assert found == [("x", "Europe/London"), ("y", "Europe/London")]
-    (first, second) = problems_of(inventory)
-    assert first[:2] == (4, 12) and "(of lines in all: 2)" in first[2]
-    assert second[0] == 6 and "@reboot" in second[2]
+    (first,) = inventory.doubts
+    assert first.place[1:] == (4, 12) and "(of lines in all: 2)" in first.message
+    ((line, _, message),) = problems_of(inventory)
+    assert line == 6 and "@reboot" in message
 
 
 def test_a_byte_order_mark_is_told_and_the_first_line_is_read() -> None:
     inventory = read("\ufeff0 5 * * * x\n")
     assert [one.task for one in inventory.schedules] == ["x"]
-    ((line, column, message),) = problems_of(inventory)
-    assert (line, column) == (1, 1) and "byte order mark" in message
+    (doubt,) = inventory.doubts
+    assert doubt.place[1:] == (1, 1) and "byte order mark" in doubt.message
+    assert inventory.problems == ()
 
 
 # -- variables -------------------------------------------------------------------------------------
@@ -244,7 +246,8 @@ def test_endless_fields_commands_and_blanks_are_read_in_no_time() -> None:
     lines = [",".join(["1"] * 40_000) + " * * * * x", "a" * long, "A" + " " * long + "b",
              '"' * long, "0 5 * * * " + "\\" * long, "A=b" + " " * long + "c"]  # fmt: skip
     inventory = read("\n".join([*lines, ""]))
-    assert [one.place.line for one in inventory.problems] == [1, 2, 3, 4, 5]
+    assert [one.place.line for one in inventory.problems] == [1, 2, 3, 4]
+    assert [one.place.line for one in inventory.doubts] == [5]
     assert all(len(one.message) < 300 for one in inventory.problems)
 
 

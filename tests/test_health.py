@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -77,6 +78,55 @@ def test_only_what_is_active_counts() -> None:
 
 def test_no_schedules_are_in_the_best_of_health() -> None:
     assert (healthy([]).score, healthy([]).grade) == (100, "A")
+
+
+@pytest.mark.parametrize(
+    ("size", "capacity", "hot", "unbalanced", "quiet"),
+    [
+        (7, 10, 0, 1, 23), (8, 10, 1, 0, 23), (14, 20, 0, 1, 23), (5, 10, 0, 0, 23),
+        (6, 10, 0, 1, 23), (3, 10, 0, 0, 24), (4, 10, 0, 0, 23), (6, 20, 0, 0, 24),
+    ],
+)  # fmt: skip
+def test_70_50_and_30_percent_themselves_are_not_over_it(
+    size: int, capacity: int, hot: int, unbalanced: int, quiet: int
+) -> None:
+    found = health(crowd("0 3 * * *", size), NOW, capacity=capacity)
+    assert (len(found.hotspots), found.unbalanced_hours, found.quiet_hours) == (
+        hot, unbalanced, quiet
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("busy_hours", "bonus"), [(0, 8), (20, 8), (21, 6), (22, 4), (23, 2), (24, 0)]
+)
+def test_quiet_hours_are_worth_two_points_each_and_eight_at_most(
+    busy_hours: int, bonus: int
+) -> None:
+    fleet = [one for hour in range(busy_hours) for one in crowd(f"0 {hour} * * *", 6)]
+    found = healthy(fleet)
+    assert found.raw_score == 100 + bonus and found.score == 100
+
+
+LOADS = st.sampled_from([0.0, 0.1, 0.3, 0.31, 0.5, 0.51, 0.6, 0.7, 0.71, 2.0])
+
+
+@given(st.lists(LOADS, min_size=48, max_size=48), st.integers(0, 12), st.floats(0, 1))
+def test_the_score_is_the_sum_of_its_parts(slots: list[float], conflicts: int, calm: float) -> None:
+    slots = [one if number >= 48 * calm else 0.0 for number, one in enumerate(slots)]
+    ids = tuple(str(number) for number in range(conflicts))
+    found = replace(healthy([]), slots=tuple(slots), overrunning=ids, contending=ids[:2])
+    hours = [(slots[n], slots[n + 1]) for n in range(0, 48, 2)]
+    hot = sum(one > 0.7 for one in slots)
+    unbalanced = sum(0.5 < max(pair) <= 0.7 for pair in hours)
+    quiet = sum(max(pair) <= 0.3 for pair in hours)
+    raw = 100 - 10 * hot - 5 * conflicts - 3 * unbalanced + min(8, 2 * quiet)
+    assert (found.raw_score, found.score) == (raw, min(100, max(0, raw)))
+    grades = "FFFFFFDCBAA"
+    assert found.grade == grades[found.score // 10]
+    bands = [(0, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 9)]
+    counts = [sum(low < one <= high for one in slots) for low, high in bands]
+    counts[0] += slots.count(0.0)
+    assert list(found.bands.values()) == counts
 
 
 # -- conflicts -------------------------------------------------------------------------------------

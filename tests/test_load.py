@@ -121,6 +121,83 @@ def test_the_busiest_minute_of_the_year_is_the_one_that_another_hand_counted(
         assert year[(datetime.fromisoformat(when) - start) // MINUTE] == peak
 
 
+MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def concurrency(expression: str, duration: timedelta, dialect: str = "vixie") -> list[int]:
+    """Of one schedule, in the week of MONDAY."""
+    timing = parse_cron(expression, dialect)
+    one = Schedule(id="1", task="task", timing=timing, duration=duration)
+    return [round(runs) for runs in load_map([one], MONDAY, capacity=14).concurrency]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "minutes"), [(0.001, 1), (1, 1), (59, 1), (60, 1), (60.5, 2), (61, 2), (120, 2)]
+)
+def test_a_run_counts_in_each_minute_that_it_has_begun(seconds: float, minutes: int) -> None:
+    found = concurrency("0 12 * * 1", timedelta(seconds=seconds))
+    assert [at for at, runs in enumerate(found) if runs] == [720 + n for n in range(minutes)]
+
+
+def test_a_run_that_goes_on_past_the_end_of_the_week_counts_at_its_beginning_too() -> None:
+    found = concurrency("50 23 * * 0", timedelta(minutes=20))
+    assert [at for at, runs in enumerate(found) if runs] == [*range(10), *range(WEEK - 10, WEEK)]
+
+
+def test_runs_longer_than_a_day_are_there_beside_each_other() -> None:
+    found = concurrency("0 0 * * *", timedelta(days=2, hours=12))
+    assert found == ([3] * 720 + [2] * 720) * 7
+
+
+@pytest.mark.parametrize(("days", "runs"), [(7, [1] * 7), (8, [2, 1, 1, 1, 1, 1, 1])])
+def test_runs_as_long_as_a_week_and_longer(days: int, runs: list[int]) -> None:
+    found = concurrency("0 0 * * 1", timedelta(days=days))
+    assert found == [count for count in runs for _ in range(1440)]
+    assert max(concurrency("0 0 1 * *", timedelta(days=31))) == 1
+
+
+def test_a_start_at_any_second_counts_in_its_minute() -> None:
+    found = concurrency("0/20 30 9 ? * MON", timedelta(seconds=60), "quartz")
+    assert [(at, runs) for at, runs in enumerate(found) if runs] == [(570, 3)]
+
+
+@pytest.mark.parametrize("expression", ["0/30 15 2 ? * *", "0 15,45 2 ? * *", "0/30 0 2,3 ? * *"])
+def test_times_that_one_gap_swallows_are_one_run_in_the_load_too(expression: str) -> None:
+    start = datetime(2026, 3, 6, tzinfo=UTC)
+    timing = parse_cron(expression, "quartz")
+    one = Schedule(id="1", task="task", timing=timing, zone="America/New_York")
+    found = load_map([one], start, capacity=14).concurrency
+    assert found.tolist() == simulated([one], start).tolist()
+
+
+@pytest.mark.parametrize(
+    ("expression", "minutes", "slots"),
+    [
+        ("20 0 * * *", 20, [0, 1]), ("0 0 * * *", 30, [0]), ("0 0 * * *", 31, [0, 1]),
+        ("29 23 * * *", 1, [46]), ("59 23 * * *", 2, [0, 47]), ("45 23 * * 0", 30, [0, 47]),
+        ("0 0 * * 3", 1440, list(range(48))),
+    ],
+)  # fmt: skip
+def test_a_run_counts_in_each_half_hour_that_it_touches(
+    expression: str, minutes: int, slots: list[int]
+) -> None:
+    one = Schedule(
+        id="1", task="t", timing=parse_cron(expression), duration=timedelta(minutes=minutes)
+    )
+    found = load_map([one], MONDAY, capacity=1)
+    assert found.by_half_hour().nonzero()[0].tolist() == slots
+
+
+def test_a_half_hour_has_the_highest_load_of_its_minutes_on_the_worst_day() -> None:
+    fleet = [
+        Schedule(id=f"{day} {n}", task="t", timing=parse_cron(f"{10 + n % 2} 3 * * {day}"))
+        for day, count in (("1", 3), ("2", 9), ("*", 1))
+        for n in range(count)
+    ]
+    found = load_map(fleet, MONDAY, capacity=10).by_half_hour()
+    assert found[6] == 0.6 and found.sum() == pytest.approx(0.6), "5 of 9, and the daily one"
+
+
 def test_no_schedules_are_no_load() -> None:
     found = load_map([], datetime(2026, 1, 1, tzinfo=UTC), capacity=14)
     assert found.concurrency.shape == (WEEK,) and not found.concurrency.any()

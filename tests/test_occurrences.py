@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from idemwatch.scheduler.clock import zone_of
@@ -89,6 +90,103 @@ def test_runs_are_in_order_and_each_once(zone: str) -> None:
         found = occurrences(parse_cron(expression), zone_of(zone), start)
         some = list(itertools.islice(found, 3000))
         assert some == sorted(set(some)) and some[0] > start
+
+
+# -- every minute of the clock, in each city -------------------------------------------------------
+
+CHANGES = [
+    ("America/New_York", "2026-03-08"), ("America/New_York", "2026-11-01"),
+    ("Australia/Lord_Howe", "2026-04-05"), ("Australia/Lord_Howe", "2026-10-04"),
+    ("Africa/Casablanca", "2026-02-15"), ("Africa/Casablanca", "2026-03-22"),
+    ("America/Santiago", "2026-04-05"), ("America/Santiago", "2026-09-06"),
+    ("Asia/Beirut", "2026-03-29"), ("Asia/Beirut", "2026-10-25"),
+    ("Antarctica/Troll", "2026-03-29"), ("Antarctica/Troll", "2026-10-25"),
+    ("Pacific/Apia", "2011-12-30"),
+]  # fmt: skip
+at_each_change = pytest.mark.parametrize(("zone", "day"), CHANGES, ids=lambda one: str(one))
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
+
+
+def clock(zone: str, day: str) -> list[tuple[datetime, datetime]]:
+    """Each minute of the days around a change: the instant, and what the clock on the wall says."""
+    start = datetime.fromisoformat(f"{day}T00:00Z") - 3 * DAY
+    instants = [start + number * MINUTE for number in range(6 * 1440)]
+    return [(one, one.astimezone(zone_of(zone)).replace(tzinfo=None)) for one in instants]
+
+
+def between(expression: str, zone: str, minutes: list[tuple[datetime, datetime]]) -> list[datetime]:
+    first, last = minutes[0][0] + DAY, minutes[-1][0] - DAY
+    found = occurrences(parse_cron(expression), zone_of(zone), first)
+    return list(itertools.takewhile(lambda one: one <= last, found))
+
+
+@at_each_change
+def test_the_clock_changes_there(zone: str, day: str) -> None:
+    apart = {at.replace(tzinfo=None) - wall for at, wall in clock(zone, day)}
+    assert len(apart) == 2
+
+
+@at_each_change
+def test_a_fixed_time_runs_once_a_day_at_its_time_or_right_after_the_gap(
+    zone: str, day: str
+) -> None:
+    """It runs in the first minute in which the clock shows its time, or a later one."""
+    minutes = clock(zone, day)
+    days = sorted({wall.date() + timedelta(more) for _, wall in minutes for more in (0, 1)})
+    for hours, past in (
+        ("0", "0"), ("0", "30"), ("1", "15"), ("1", "45"), ("2", "0"), ("2", "30"), ("23", "30"),
+        ("23", "59"), ("2,3", "10,40"), ("0,23", "0"), ("0,1,2,3,4", "5,20"),
+    ):  # fmt: skip
+        moments = [
+            datetime.combine(date, time(int(hour), int(minute)))
+            for date in days for hour in hours.split(",") for minute in past.split(",")
+        ]  # fmt: skip
+        firsts = {next((at for at, wall in minutes if wall >= one), None) for one in moments}
+        after, until = minutes[0][0] + DAY, minutes[-1][0] - DAY
+        expected = sorted(at for at in firsts if at and after < at <= until)
+        assert between(f"{past} {hours} * * *", zone, minutes) == expected, (past, hours)
+
+
+@at_each_change
+@pytest.mark.parametrize(
+    ("expression", "fits"),
+    [
+        ("* * * * *", lambda _: True),
+        ("30 * * * *", lambda wall: wall.minute == 30),
+        ("*/20 2 * * *", lambda wall: wall.minute % 20 == 0 and wall.hour == 2),
+        ("15 */2 * * *", lambda wall: wall.minute == 15 and wall.hour % 2 == 0),
+        ("* 0,23 * * *", lambda wall: wall.hour in (0, 23)),
+        ("*/7 * 29-31 * *", lambda wall: wall.minute % 7 == 0 and wall.day >= 29),
+    ],
+)
+def test_a_wildcard_follows_the_clock_on_the_wall(
+    zone: str, day: str, expression: str, fits: Callable[[datetime], bool]
+) -> None:
+    minutes = clock(zone, day)
+    first, last = minutes[0][0] + DAY, minutes[-1][0] - DAY
+    expected = [at for at, wall in minutes if first < at <= last and fits(wall)]
+    assert between(expression, zone, minutes) == expected
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "minutes"),
+    [
+        ("America/New_York", "2026-03-08", 23 * 60), ("America/New_York", "2026-11-01", 25 * 60),
+        ("Australia/Lord_Howe", "2026-10-04", 1410), ("Australia/Lord_Howe", "2026-04-05", 1470),
+        ("Antarctica/Troll", "2026-03-29", 22 * 60), ("Antarctica/Troll", "2026-10-25", 26 * 60),
+        ("Asia/Beirut", "2026-03-29", 23 * 60), ("America/Santiago", "2026-09-06", 23 * 60),
+        ("Africa/Casablanca", "2026-03-22", 23 * 60), ("Pacific/Apia", "2011-12-30", 0),
+    ],
+)  # fmt: skip
+def test_what_runs_each_minute_runs_as_often_as_the_day_is_long(
+    zone: str, day: str, minutes: int
+) -> None:
+    runs = between("* * * * *", zone, clock(zone, day))
+    of_day = [one for one in runs if f"{one.astimezone(zone_of(zone)):%Y-%m-%d}" == day]
+    assert len(of_day) == minutes
+
+
+# -- intervals and zones ---------------------------------------------------------------------------
 
 
 def test_an_interval_counts_from_its_anchor() -> None:

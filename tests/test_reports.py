@@ -122,7 +122,21 @@ def test_colour_and_unicode_are_for_screens_that_have_them() -> None:
 def test_one_schedule_is_told_with_its_next_times() -> None:
     told = text(judged(["daily,0 0 * * *,UTC,90", *crowd(2)], only="daily"))
     assert "Schedule:  daily: 0 0 * * * in UTC, task daily, 90 s a run, PENDING" in told
-    assert "next due: Tue 2026-11-24 00:00, Wed 2026-11-25 00:00" in told
+    assert "next due: Tue 2026-11-24 00:00, Wed 2026-11-25 00:00" in told and "00:00 (UTC)" in told
+
+
+@pytest.mark.parametrize(
+    ("dates", "told"),
+    [
+        ("2026-11-25,2026-11-27", "next due: Wed 2026-11-25 09:00, Thu 2026-11-26 09:00 (UTC)"),
+        (",2026-11-24T09:00", "next due: never"),
+        (",2026-11-24T09:01", "next due: Tue 2026-11-24 09:00 (UTC)"),
+    ],
+)
+def test_a_schedule_is_due_within_its_dates_only(dates: str, told: str) -> None:
+    rows = f"name,schedule,fromdate,uptodate\nsome,0 9 * * *,{dates}\n"
+    found = read_csv("f.csv", rows)
+    assert told in text(validate(found, NOW, Capacity(14, "default"), only="some"))
 
 
 # -- JSON ------------------------------------------------------------------------------------------

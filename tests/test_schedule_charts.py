@@ -315,6 +315,19 @@ def test_the_list_fits_80_columns(crowded: str, zone: str) -> None:
     assert "long" in shown and "long name " * 8 not in shown
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_reason_is_told_whole_over_as_many_lines_as_it_needs(crowded: str, columns: int) -> None:
+    midnight = ("--not-before", "00:00", "--not-after", "00:00")
+    shown = at_terminal(
+        "recommend", "report", "600", "--source", crowded, *midnight,
+        COLUMNS=str(columns), NO_COLOR="1",
+    )  # fmt: skip
+    assert max(map(len, shown.splitlines())) <= columns
+    assert " ".join(shown.split()).endswith(
+        "The least loaded period that is allowed (86%), suitable for a report of 10 minutes"
+    )
+
+
 def test_long_work_is_explained_at_a_terminal(tmp_path: Path) -> None:
     source = csv_file(tmp_path, at_midnight(2_000))
     shown = at_terminal("load", "--source", source, "--capacity", "5000")

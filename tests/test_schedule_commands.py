@@ -261,7 +261,7 @@ def test_no_schedule_and_one_are_fleets_too(
     options = (*command, "--source", csv_file(tmp_path, rows), "--at", NOW)
     table, told = run(*options), run(*options, "--format", "json")
     assert (table.exit_code, told.exit_code) == (0, 0)
-    assert table.stdout or table.stderr == "no such schedules\n"
+    assert table.stdout or table.stderr == "no schedules\n"
     assert json.loads(told.stdout) is not None
 
 
@@ -309,6 +309,15 @@ def test_what_cannot_be_read_at_all_is_one_line(wrong: tuple[str, ...], problem:
         done = run(*command, *wrong)
         assert (done.exit_code, done.stdout) == (1, "")
         assert problem in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [("validate-schedules",), ("schedules",), *(
+    ("schedules", one) for one in
+    ("list", "load", "recommend", "optimize", "apply", "revert", "import")
+)], ids=" ".join)  # fmt: skip
+def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
+    done = commands.invoke(*command, "--help")
+    assert done.exit_code == 0 and max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_every_command_explains_itself_with_examples() -> None:

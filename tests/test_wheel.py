@@ -117,7 +117,7 @@ def test_base_imports_all_that_a_worker_needs(base: Venv) -> None:
 
 
 def test_base_needs_nothing_of_an_extra(base: Venv) -> None:
-    extras = "yaml bcrypt croniter numpy grafanalib alembic sqlalchemy libcst rich"
+    extras = "yaml bcrypt numpy grafanalib alembic sqlalchemy libcst rich"
     look = "import sys, importlib.util as u; print(*filter(u.find_spec, sys.argv[1:]))"
     assert base.output("python", "-c", look, *extras.split()).split() == []
 
@@ -168,12 +168,12 @@ def test_schedules_can_be_checked_with_their_schema(install: Callable[[str], Ven
         ("web", "yaml bcrypt"),
         (
             "schedules",
-            "croniter numpy idemwatch.scheduler.coordinator idemwatch.scheduler.lint "
+            "numpy idemwatch.scheduler.coordinator idemwatch.scheduler.lint "
             "idemwatch.scheduler.validation_run idemwatch.alerts.thresholds",
         ),
         (
             "server",
-            "yaml bcrypt croniter numpy grafanalib.core alembic sqlalchemy libcst rich.table "
+            "yaml bcrypt numpy grafanalib.core alembic sqlalchemy libcst rich.table "
             "idemwatch.idempotency.migrate",
         ),
     ],
