@@ -122,6 +122,10 @@ def test_base_needs_nothing_of_an_extra(base: Venv) -> None:
     assert base.output("python", "-c", look, *extras.split()).split() == []
 
 
+def test_base_has_the_beat(base: Venv) -> None:
+    base.output("python", "-c", "import idemwatch.scheduler.beat, idemwatch.scheduler.sync_store")
+
+
 def test_base_runs_a_task_once_on_the_memory_store(base: Venv) -> None:
     base.output("python", "-c", SMOKE, IDEMWATCH_STORE="memory")
 
@@ -169,7 +173,9 @@ def test_schedules_can_be_checked_with_their_schema(install: Callable[[str], Ven
         (
             "schedules",
             "numpy idemwatch.scheduler.coordinator idemwatch.scheduler.lint "
-            "idemwatch.scheduler.validation_run idemwatch.alerts.thresholds",
+            "idemwatch.scheduler.validation_run idemwatch.scheduler.schedule_commands "
+            "idemwatch.scheduler.gauges idemwatch.scheduler.uniqueness_store "
+            "idemwatch.alerts.thresholds",
         ),
         (
             "server",
