@@ -41,11 +41,11 @@ DELETE_BUCKETS: Final = """
 DELETE FROM endpoint_bucket WHERE hour < statement_timestamp() - make_interval(days => %(days)s)
 """
 DELETE_FIRINGS: Final = """
-DELETE FROM schedule_firing WHERE (schedule_id, due_at) IN (
-    SELECT schedule_id, due_at FROM schedule_firing
+DELETE FROM schedule_firing WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM schedule_firing
      WHERE due_at < statement_timestamp() - make_interval(days => %(days)s)
        AND outcome <> 'pending'
-     ORDER BY due_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED)
+     ORDER BY due_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED))
 """
 
 

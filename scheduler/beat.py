@@ -23,10 +23,11 @@ from idemwatch.idempotency.stores import Stores
 
 from .due import Advance, advance
 from .errors import BrokerUnavailable, InvalidSchedule, ScheduleConflict
-from .firing_store import FROZEN_SECONDS, FiringStore, Step
+from .firing import Step, task_id_of
+from .firing_store import FROZEN_SECONDS, FiringStore
 from .outbox import Clerk, Frozen
-from .publisher import Publisher, message_of, task_id_of
-from .rows import schedule_of_row
+from .publisher import Publisher, message_of
+from .rows import NAMES, schedule_of_row
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,11 @@ BUSY_SECONDS: Final = 0.1
 """The shortest one, while others hold what is due."""
 RETRY_SECONDS: Final = 1.0
 CLAIMED_AT_ONCE: Final = 500
+"""Schedules that one claim advances."""
+DUE_TIMES_AT_ONCE: Final = 2000
+"""Due times that it takes of them, if one each is not more: they are published before the next."""
+BYTES_AT_ONCE: Final = 32 * 1024 * 1024
+"""Of the messages of one schedule."""
 PUBLISHED_AT_ONCE: Final = 20
 """Messages that a beat which dies may have published without saying so."""
 TICK_SECONDS: Final = 5.0
@@ -93,6 +99,10 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # Celery has no t
             self._ticked_at = time.monotonic()
         if not self._synced:
             self._sync()
+        # What was claimed goes out first. While the broker is away nothing more is claimed, so that
+        # what is due meanwhile is caught up as its schedule says.
+        if self._publish():
+            return 0.0
         more = self._claim()
         more = self._publish() or more
         return 0.0 if more else self._sleep_seconds()
@@ -111,14 +121,15 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # Celery has no t
     def _claim(self) -> bool:
         """Claim what is due; whether there may be more."""
         rows = self._firings.due(CLAIMED_AT_ONCE)
-        steps = [_step(row) for row in rows]
-        if steps:
-            claimed = self._firings.advance(steps)
-            for step in steps:
-                if claimed.get(step.row["id"]):
-                    name, missed = step.row["identifier"], claimed[step.row["id"]]
-                    log.warning("%d due times of %s are past their grace: missed", missed, name)
-        return len(rows) >= CLAIMED_AT_ONCE
+        most = max(1, DUE_TIMES_AT_ONCE // max(1, len(rows)))
+        steps = [_step(row, most) for row in rows]
+        claimed = self._firings.advance(steps) if steps else {}
+        ours = [step for step in steps if step.row["id"] in claimed]
+        for step in ours:
+            if missed := claimed[step.row["id"]]:
+                name = step.row["identifier"]
+                log.warning("%d due times of %s are past their grace: missed", missed, name)
+        return bool(ours) and (len(rows) >= CLAIMED_AT_ONCE or any(one.behind for one in ours))
 
     def _publish(self) -> bool:
         """Publish what waits; whether there may be more."""
@@ -151,17 +162,17 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # Celery has no t
         return "       . table -> schedule (PostgreSQL)"
 
 
-def _step(row: dict[str, Any]) -> Step:
+def _step(row: dict[str, Any], most: int) -> Step:
     """What a row asks for. One that cannot be read never fires, and is told once."""
-    columns = {name: value for name, value in row.items() if name not in _BESIDE}
+    columns = {name: row[name] for name in NAMES}
     try:
         schedule = schedule_of_row(columns)
-    except InvalidSchedule as error:
+        message = message_of(schedule)
+        most = max(1, min(most, BYTES_AT_ONCE // len(message)))
+        planned, since = row["next_due_at"], row["updated_at"]
+        found = advance(schedule, planned, row["now"], since=since, most=most)
+    except (InvalidSchedule, OverflowError) as error:  # beyond the last day of the calendar
         log.error("schedule %s (%s) never fires: %s", row["id"], row["identifier"], error)
         return Step(row, Advance((), None), "", ())
-    found = advance(schedule, row["next_due_at"], row["now"])
     ids = [task_id_of(row["id"], one.at) for one in found.due]
-    return Step(row, found, message_of(schedule), ids)
-
-
-_BESIDE: Final = ("next_due_at", "updated_at", "now")
+    return Step(row, found, message, ids)

@@ -15,6 +15,7 @@ from idemwatch.idempotency.command_settings import (
     settings_for,
 )
 
+from .change_store import ChangeRecord
 from .changes import Change, moves
 from .command_options import fleet_options, read_fleet
 from .command_steps import (
@@ -32,7 +33,7 @@ from .inventory import Inventory
 from .load_view import counted
 from .model import Schedule
 from .plan_view import MOST_SHOWN, plan_view
-from .schedule_store import ChangeRecord, ScheduleStore
+from .schedule_store import ScheduleStore
 from .sources import read_source
 from .terminal import printable, screen, show
 
@@ -71,7 +72,7 @@ def apply(ctx: click.Context, /, strategy: str, whole: bool, yes: bool, **option
             change = table.apply(changes, operator())
         click.echo(f"change {change}: {counted(len(changes), 'schedule')} moved")
         click.echo(f"to undo it: idemwatch schedules revert {change}")
-    tell_problems(ctx, fleet.inventory.problems)
+    tell_problems(ctx, fleet.inventory.problems, fleet.inventory.doubts)
 
 
 def _ask(yes: bool, question: str) -> None:
@@ -180,7 +181,7 @@ def import_schedules(
     known = found.known + len(found.new) - added
     click.echo(f"{added:,} {'would be new' if dry_run else 'new'}, {known:,} already there, "
                f"{len(found.refused):,} refused")  # fmt: skip
-    tell_problems(ctx, found.refused)
+    tell_problems(ctx, found.refused, inventory.doubts)
 
 
 def _add(table: ScheduleStore, schedules: Sequence[Schedule]) -> int:

@@ -36,28 +36,43 @@ class Advance(NamedTuple):
 
 
 def advance(
-    schedule: Schedule, planned: datetime | None, now: datetime, most: int = MOST_AT_ONCE
+    schedule: Schedule,
+    planned: datetime | None,
+    now: datetime,
+    *,
+    since: datetime | None = None,
+    most: int = MOST_AT_ONCE,
 ) -> Advance:
     """From `planned`, the first due time that was not dealt with yet, up to `now`.
 
-    None for `planned` begins anew: a recurring schedule with its first run after `now`, a single
-    one with its only run, though it be past.
+    None for `planned` begins anew: a single one with its only run, though it be past; a recurring
+    one with its first run after `since`, when it came to be as it is, but not with a misfire. A
+    schedule that came into the table long before any beat did is no reason to catch up.
     """
-    first = _first(schedule, now) if planned is None else planned
-    if first is None or first > now or not _within(schedule, first):
-        return Advance((), first if first is not None and _within(schedule, first) else None)
+    first = _first(schedule, now, since) if planned is None else planned
+    if first is None:
+        return Advance((), None)
+    passed: list[datetime] = []
+    next_at = None
     following = occurrences(schedule.timing, zone_of(schedule.zone), first)
-    times = list(itertools.islice(itertools.chain([first], following), most + 1))
-    passed = [at for at in times if at <= now and _within(schedule, at)][:most]
-    rest = times[len(passed) :]
-    next_at = rest[0] if rest and _within(schedule, rest[0]) else None
+    for at in itertools.chain([first], following):
+        if at > now or len(passed) == most or not _within(schedule, at):
+            next_at = at if _within(schedule, at) else None
+            break
+        passed.append(at)
     caught_up = next_at is None or next_at > now
     return Advance(tuple(_judged(schedule, passed, now, caught_up)), next_at)
 
 
-def _first(schedule: Schedule, now: datetime) -> datetime | None:
-    begin = schedule.fromdate - _INSTANT if schedule.fromdate else now
-    after = begin if isinstance(schedule.timing, Moments) else max(now, begin)
+def _first(schedule: Schedule, now: datetime, since: datetime | None) -> datetime | None:
+    begin = schedule.fromdate - _INSTANT if schedule.fromdate else None
+    after = now
+    if since is not None:
+        after = min(now, max(since, now - schedule.misfire_grace))
+    if isinstance(schedule.timing, Moments):
+        after = begin or after
+    elif begin is not None:
+        after = max(after, begin)
     return next(occurrences(schedule.timing, zone_of(schedule.zone), after), None)
 
 

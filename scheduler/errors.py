@@ -14,7 +14,8 @@ class InvalidSchedule(IdempotencyError):
 
     def __str__(self) -> str:
         shown = self.expression if len(self.expression) <= 60 else f"{self.expression[:57]}..."
-        return f"{shown!r}: {self.part}: {self.problem}"
+        head = f"{shown!r}: " if shown else ""
+        return f"{head}{self.part}: {self.problem}"
 
 
 class ScheduleConflict(IdempotencyError):

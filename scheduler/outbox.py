@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from idemwatch.idempotency.errors import IdempotencyError, StoreUnavailable
+from idemwatch.idempotency.errors import StoreUnavailable
 from idemwatch.idempotency.record import State
 from idemwatch.idempotency.store import Found
 from idemwatch.idempotency.stores import Stores
 from idemwatch.idempotency.task import IdempotentTask
 
 from .errors import BrokerUnavailable
-from .firing_store import Firing, Mark, Outbox
+from .firing import Firing, Mark
+from .firing_store import Outbox
 from .model import Overlap
 from .publisher import Publisher, headers_of
 
@@ -34,21 +36,21 @@ class Clerk:
     def __init__(self, app: Any, publisher: Publisher, stores: Stores) -> None:
         self._app, self._publisher, self._stores = app, publisher, stores
 
-    def work(self, outbox: Outbox, frozen: Callable[[], bool]) -> BrokerUnavailable | Frozen | None:
+    def work(self, outbox: Outbox, frozen: Callable[[], bool]) -> BaseException | None:
         """Deal with each firing, and mark them together; what put an early end to it.
 
         That is for the caller to raise once the marks are committed: what was published before the
-        broker broke is published.
+        broker broke, or before the process was told to end, is published.
         """
         marks: list[Mark] = []
-        end: BrokerUnavailable | Frozen | None = None
+        end: BaseException | None = None
         for firing in outbox.firings:
             begun = {mark.firing.schedule_id for mark in marks if mark.outcome != "pending"}
             try:
                 if frozen():
                     raise Frozen
                 marks.append(self._one(outbox, firing, begun))
-            except (BrokerUnavailable, Frozen) as error:
+            except BaseException as error:
                 end = error
                 break
         if marks:
@@ -56,34 +58,40 @@ class Clerk:
         return end
 
     def _one(self, outbox: Outbox, firing: Firing, begun: set[int]) -> Mark:
-        if not firing.active or (firing.until is not None and firing.now > firing.until):
+        if firing.given_up:
             return Mark(firing, "missed")
-        task = self._app.tasks.get(firing.message["task"])
-        if firing.overlap is not Overlap.ALLOW and isinstance(task, IdempotentTask):
-            if firing.schedule_id in begun:  # the one before has had no time to take its lease
-                return Mark(firing, "pending", after_seconds=LATER_SECONDS)
-            try:
-                if self._runs(outbox, firing, task):
-                    return _held_up(firing)
-            except IdempotencyError:  # nobody can tell: ask again
-                return Mark(firing, "pending", after_seconds=LATER_SECONDS)
-        return self._publish(firing, task)
-
-    def _publish(self, firing: Firing, task: Any) -> Mark:
         try:
-            self._publisher.publish(firing)
+            return self._deal(outbox, firing, begun)
         except BrokerUnavailable:
             raise
+        except StoreUnavailable:  # nobody can tell what runs: ask again
+            return Mark(firing, "pending", after_seconds=LATER_SECONDS)
         except Exception as error:
+            name, told = firing.identifier, type(error).__name__
             log.error(
                 "a message of schedule %s (%s) cannot be published: %s",
                 firing.schedule_id,
-                firing.identifier,
-                type(error).__name__,
+                name,
+                told,
             )
+            if firing.expired:
+                return Mark(firing, "missed")
             return Mark(firing, "pending", after_seconds=FAULT_SECONDS)
+
+    def _deal(self, outbox: Outbox, firing: Firing, begun: set[int]) -> Mark:
+        message = json.loads(firing.message)
+        task = self._app.tasks.get(message["task"])
+        if firing.overlap is not Overlap.ALLOW and isinstance(task, IdempotentTask):
+            if firing.schedule_id in begun:  # the one before has had no time to take its lease
+                return Mark(firing, "pending", after_seconds=LATER_SECONDS)
+            if self._runs(outbox, firing, task):
+                return _held_up(firing)
+        given = message["options"].pop("headers", None) or {}
+        headers = {**given, **headers_of(firing.schedule_id, firing.due_at)}
+        key = _record_key(firing, task, message, headers)
+        self._publisher.publish(firing, message, headers)
         log.info("sent %s, due %s", firing.identifier, firing.due_at)
-        return Mark(firing, "late" if firing.late else "fired", _record_key(firing, task))
+        return Mark(firing, "late" if firing.late or firing.expired else "fired", key)
 
     def _runs(self, outbox: Outbox, firing: Firing, task: IdempotentTask) -> bool:
         """Whether a run of this schedule holds a live lease, or waits for its next attempt."""
@@ -103,19 +111,18 @@ def _held_up(firing: Firing) -> Mark:
     return Mark(firing, "pending", after_seconds=LATER_SECONDS, endless=True)
 
 
-def _record_key(firing: Firing, task: Any) -> str | None:
+def _record_key(
+    firing: Firing, task: Any, message: dict[str, Any], headers: dict[str, Any]
+) -> str | None:
     """The key that its worker will claim, as far as it can be told here."""
     if not isinstance(task, IdempotentTask):
         return None
-    message, headers = firing.message, headers_of(firing.schedule_id, firing.due_at)
+    args, kwargs, task_id = message["args"], message["kwargs"], firing.task_id
     try:
-        call = task.idempotency_call_key(
-            message["args"], message["kwargs"], task_id=firing.task_id, headers=headers
-        )
-    except (IdempotencyError, TypeError) as error:
+        return task.idempotency_call_key(args, kwargs, task_id=task_id, headers=headers).key
+    except Exception as error:  # a key function is anyone's code, and may need a worker
         log.warning("no key for schedule %s: %s", firing.identifier, type(error).__name__)
         return None
-    return call.key
 
 
 def _mark(outbox: Outbox, marks: list[Mark]) -> None:

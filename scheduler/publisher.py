@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
+from celery.result import denied_join_result
 from idemwatch.idempotency.keys import DUE_HEADER, SCHEDULE_HEADER
 from kombu.exceptions import OperationalError
 
 from .config import canonical_json
-from .errors import BrokerUnavailable
-from .firing_store import Firing
+from .errors import BrokerUnavailable, InvalidSchedule
+from .firing import Firing, utc_text
 from .model import Schedule
+from .rows import storable
 
 CONNECT_SECONDS: Final = 4.0
-CONFIRMING: Final = ("amqp", "amqps", "pyamqp")
-"""Transports that can tell that the broker has the message."""
-_IDS: Final = uuid.UUID("5d5f0f6c-7f0e-5b3b-9c3f-3f2a3c8f4e11")
-
-
-def task_id_of(schedule_id: object, due_at: datetime) -> str:
-    """The task id of a due time: a second publish has the same."""
-    return str(uuid.uuid5(_IDS, f"{schedule_id}@{_utc(due_at)}"))
+PUBLISH_SECONDS: Final = 2.0
+"""How long one message may take. The row of the last of a batch is surely locked for so long."""
+CONFIRMING: Final = "py-amqp"
+"""The driver that can tell that the broker has the message."""
 
 
 def headers_of(schedule_id: object, due_at: datetime) -> dict[str, Any]:
     """What a scheduled message carries; the default key of its task covers the first two."""
     return {
         SCHEDULE_HEADER: str(schedule_id),
-        DUE_HEADER: _utc(due_at),
+        DUE_HEADER: utc_text(due_at),
         "celery_beat_task": True,  # as Celery's own beat marks its messages
     }
 
 
 def message_of(schedule: Schedule) -> str:
-    """The message of each of its due times, as JSON: task, args, kwargs and options."""
+    """The message of each of its due times, as JSON: task, args, kwargs and options.
+
+    Raises InvalidSchedule for a text that no database keeps, as half of a surrogate pair.
+    """
     priority = {} if schedule.priority is None else {"priority": schedule.priority}
-    return (
+    message = (
         f'{{"task":{canonical_json(schedule.task)},"args":{schedule.args},'
         f'"kwargs":{schedule.kwargs},"options":{schedule.options},'
         f'"also":{canonical_json(priority)}}}'
     )
+    if not storable(message):
+        raise InvalidSchedule(schedule.label, "args", "a character of its message is none")
+    return message
 
 
 class Publisher:
@@ -64,27 +67,29 @@ class Publisher:
                 raise BrokerUnavailable(type(error).__name__) from error
             self._producer = self._app.amqp.Producer(connection, auto_declare=False)
 
-    def publish(self, firing: Firing) -> None:
+    def publish(self, firing: Firing, message: dict[str, Any], headers: dict[str, Any]) -> None:
         """Hand the message of a firing to the broker. Raises BrokerUnavailable.
 
         What else it raises is the fault of the message: an option that does not exist, for example.
         """
-        message, task = firing.message, self._app.tasks.get(firing.message["task"])
-        options = {**message["options"], **message["also"]}
-        headers = {**options.pop("headers", {}), **headers_of(firing.schedule_id, firing.due_at)}
+        task = self._app.tasks.get(message["task"])
         given = {
-            **options,
+            **message["options"],
+            **message["also"],
             "task_id": firing.task_id,
             "headers": headers,
             "producer": self._producer,
             "retry": False,  # the next turn does, with the firing locked anew
+            **self._limits(),
         }
         args, kwargs = message["args"], message["kwargs"]
         try:
-            if task is None:
-                self._app.send_task(message["task"], args, kwargs, **given)
-            else:
-                task.apply_async(args, kwargs, **given)
+            # Nobody waits for the result here: no connection to its backend is needed.
+            with denied_join_result():
+                if task is None:
+                    self._app.send_task(message["task"], args, kwargs, **given)
+                else:
+                    task.apply_async(args, kwargs, **given)
         except self._errors() as error:
             self.close()
             raise BrokerUnavailable(type(error).__name__) from error
@@ -101,10 +106,17 @@ class Publisher:
         return (OperationalError, OSError, *theirs)
 
     def _options(self) -> dict[str, Any]:
-        scheme = str(self._app.conf.broker_write_url or self._app.conf.broker_url or "amqp")
-        confirms = scheme.partition(":")[0].partition("+")[0] in CONFIRMING
-        return {"confirm_publish": True} if confirms else {}
+        """Of the transport: what the app sets goes before our time-outs."""
+        transport = self._app.connection_for_write().get_transport_cls()
+        asked: dict[str, Any] = {}
+        if transport.driver_type == "redis":
+            asked = {"socket_timeout": PUBLISH_SECONDS, "socket_connect_timeout": CONNECT_SECONDS}
+        elif transport.driver_name == CONFIRMING:
+            asked = {"write_timeout": PUBLISH_SECONDS}
+        asked |= self._app.conf.broker_transport_options or {}
+        return asked | ({"confirm_publish": True} if transport.driver_name == CONFIRMING else {})
 
-
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    def _limits(self) -> dict[str, Any]:
+        """Of one message: a broker that is short of memory confirms nothing."""
+        confirming = self._producer.connection.transport.driver_name == CONFIRMING
+        return {"confirm_timeout": PUBLISH_SECONDS} if confirming else {}

@@ -15,27 +15,41 @@ from .occurrences import Moments, Timing, timing_text
 from .place import Place
 
 TABLE: Final = Place("table")
-# JSON is read as text: it stays as it was written, and need not be parsed twice.
-COLUMNS: Final = (
-    "id, identifier, task, args::text, kwargs::text, options::text, cron_expression, "
-    "unmoved_expression, dialect, timezone, asset_id, client_id, status, is_recurring, fromdate, "
-    "uptodate, priority, duration_estimate_seconds, movable, window_minutes, "
-    "misfire_grace_seconds, catch_up, overlap"
-)
-NAMES: Final = tuple(one.strip().removesuffix("::text") for one in COLUMNS.split(","))
+NAMES: Final = (
+    "id", "identifier", "task", "args", "kwargs", "options", "cron_expression",
+    "unmoved_expression", "dialect", "timezone", "asset_id", "client_id", "status", "is_recurring",
+    "fromdate", "uptodate", "priority", "duration_estimate_seconds", "movable", "window_minutes",
+    "misfire_grace_seconds", "catch_up", "overlap",
+)  # fmt: skip
 WRITTEN: Final = (*NAMES[1:], "schedule_hash")
+# JSON is read as text: it stays as it was written, and need not be parsed twice. A date that Python
+# has no value for, as 'infinity', is as good as the last or the first that it has.
+_READ_AS: Final = {
+    "args": "{t}.args::text",
+    "kwargs": "{t}.kwargs::text",
+    "options": "{t}.options::text",
+    "fromdate": "CASE WHEN {t}.fromdate > '0002-01-01Z' THEN least({t}.fromdate, '9998-12-31Z') "
+    "END AS fromdate",
+    "uptodate": "CASE WHEN {t}.uptodate < '9998-12-31Z' THEN greatest({t}.uptodate, '0002-01-01Z') "
+    "END AS uptodate",
+}
+
+
+def columns(table: str = "schedule") -> str:
+    """What to SELECT of a table or its alias for `schedule_of_row`."""
+    return ", ".join(_READ_AS.get(name, "{t}." + name).format(t=table) for name in NAMES)
 
 
 def schedule_of_row(row: Mapping[str, Any]) -> Schedule:
-    """The schedule of a row with `COLUMNS`. Raises InvalidSchedule for what others wrote there."""
+    """The schedule of a row with `columns()`. Raises InvalidSchedule for what others wrote."""
     return schedule_of({**row, "id": str(row["id"])}, place=TABLE)
 
 
 def values_of(schedule: Schedule) -> dict[str, Any]:
-    """The values of `WRITTEN`. Raises InvalidSchedule for one that no expression tells."""
+    """The values of `WRITTEN`. Raises InvalidSchedule for one that no row can hold."""
     timing = schedule.timing
     single = isinstance(timing, Moments)
-    return {
+    values = {
         "identifier": schedule.label,
         "task": schedule.task,
         "args": schedule.args,
@@ -60,6 +74,18 @@ def values_of(schedule: Schedule) -> dict[str, Any]:
         "overlap": schedule.overlap.value,
         "schedule_hash": schedule_hash(schedule),
     }
+    for name, value in values.items():
+        if isinstance(value, str) and not storable(value):
+            raise InvalidSchedule(schedule.label, name, "it has a character that no table keeps")
+    return values
+
+
+def storable(text: str) -> bool:
+    """Whether PostgreSQL keeps a text: no NUL, and no half of a surrogate pair."""
+    try:
+        return "\0" not in text and text.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _single(schedule: Schedule, timing: Timing) -> Any:

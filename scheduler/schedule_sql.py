@@ -13,7 +13,14 @@ INSERT INTO schedule ({", ".join(WRITTEN)})
 VALUES ({", ".join(f"%({name})s" for name in WRITTEN)})
 ON CONFLICT {ACTIVE_HASH} DO NOTHING RETURNING id
 """  # noqa: S608
-KNOWN: Final = "SELECT schedule_hash FROM schedule WHERE schedule_hash = ANY(%s)"
+# Two partial indexes, and a way into each.
+KNOWN: Final = """
+SELECT schedule_hash FROM schedule
+ WHERE schedule_hash = ANY (%(hashes)s) AND status IN ('PENDING', 'IN_PROGRESS')
+UNION ALL
+SELECT schedule_hash FROM schedule
+ WHERE schedule_hash = ANY (%(hashes)s) AND status IN ('PAUSED', 'CANCELLED')
+"""
 
 LOCK: Final = f"""
 SELECT {columns()}, schedule_hash FROM schedule WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
@@ -49,14 +56,14 @@ SELECT schedule_id, before::text, after::text,
        EXISTS (SELECT FROM schedule_change AS r WHERE r.reverts = c.change_id)
   FROM schedule_change AS c WHERE change_id = %s ORDER BY schedule_id
 """
+LATEST: Final = """
+SELECT DISTINCT change_id FROM schedule_change ORDER BY change_id DESC LIMIT %s
+"""
 HISTORY: Final = f"""
 SELECT c.change_id, c.changed_at, c.changed_by, c.reason, c.before AS was, c.after AS became,
        (SELECT min(r.change_id) FROM schedule_change AS r WHERE r.reverts = c.change_id)
            AS reverted_by, {columns("s")}
   FROM schedule_change AS c JOIN schedule AS s ON s.id = c.schedule_id
- WHERE c.change_id IN (
-       SELECT DISTINCT change_id FROM schedule_change
-        WHERE %(change)s::bigint IS NULL OR change_id = %(change)s
-        ORDER BY change_id DESC LIMIT %(limit)s)
+ WHERE c.change_id = ANY (%(ids)s)
  ORDER BY c.change_id DESC, c.schedule_id
 """  # noqa: S608

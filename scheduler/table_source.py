@@ -30,7 +30,7 @@ SELECT t.task, percentile_cont(0.95) WITHIN GROUP (
   FROM (SELECT DISTINCT task FROM schedule) AS t
  CROSS JOIN LATERAL (
        SELECT created_at, completed_at FROM idempotency_record
-        WHERE endpoint = t.task AND state = 'done' AND key LIKE %(like)s
+        WHERE endpoint = t.task AND state = 'done' AND starts_with(key, %(prefix)s)
         ORDER BY created_at DESC LIMIT %(latest)s) AS r
  GROUP BY t.task
 """
@@ -72,7 +72,7 @@ def measured(inventory: Inventory, found: Durations) -> Inventory:
 
 def durations(link: PostgresLink, namespace: str) -> Durations:
     """What the finished records of scheduled tasks tell."""
-    given = {"prefix": f"{namespace}:", "like": f"{namespace}:%", "latest": LATEST_RUNS}
+    given = {"prefix": f"{namespace}:", "latest": LATEST_RUNS}
 
     def read(connection: Connection) -> Durations:
         by_schedule, by_task = (

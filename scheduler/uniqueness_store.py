@@ -13,19 +13,22 @@ from datetime import datetime
 from typing import Any, Final
 
 from idemwatch.idempotency.postgres_link import Connection, PostgresLink
+from psycopg.rows import tuple_row
 
 from .config import schedule_of
 from .conflicts import first_meeting
 from .errors import InvalidSchedule, ScheduleConflict
 from .model import Schedule
-from .rows import COLUMNS, schedule_of_row, values_of
-from .schedule_store import INSERT, fetch_rows, transaction
+from .rows import columns, schedule_of_row, values_of
+from .schedule_sql import INSERT
+from .table_store import fetch_rows, transaction
 
 ATTEMPTS: Final = 10
 _ACTIVE: Final = "status IN ('PENDING', 'IN_PROGRESS')"
 # Whoever adds or checks a schedule of an asset waits here for those before.
 LOCK_RESOURCE: Final = "SELECT pg_advisory_xact_lock(hashtextextended(%(resource)s, 0))"
 NOW: Final = "SELECT clock_timestamp()"
+ISOLATION: Final = "SELECT current_setting('transaction_isolation')"
 END_PAST: Final = f"""
 UPDATE schedule SET status = 'CANCELLED'
  WHERE schedule_hash = %(hash)s AND {_ACTIVE} AND uptodate <= clock_timestamp()
@@ -34,7 +37,7 @@ SAME: Final = f"""
 SELECT id, identifier FROM schedule WHERE schedule_hash = %(hash)s AND {_ACTIVE}
 """  # noqa: S608
 ON_RESOURCE: Final = f"""
-SELECT {COLUMNS} FROM schedule
+SELECT {columns()} FROM schedule
  WHERE asset_id = %(asset)s AND client_id IS NOT DISTINCT FROM %(client)s AND {_ACTIVE}
    AND id <> %(id)s AND (uptodate IS NULL OR uptodate > clock_timestamp())
  ORDER BY id
@@ -45,7 +48,8 @@ class ScheduleUniquenessService:
     """Adds schedules that nothing stands in the way of.
 
     `connection`: the caller's own, in a transaction that the caller commits, so that what depends
-    on the schedule is written with it.
+    on the schedule is written with it. Not under REPEATABLE READ, which would hide from it what
+    others added to the asset meanwhile.
     """
 
     def __init__(self, link: PostgresLink | None = None, connection: Connection | None = None):
@@ -70,12 +74,18 @@ class ScheduleUniquenessService:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         if self._connection is not None:
-            self._connection.execute(NOW)  # begins their transaction, where they have not
+            _require_fresh_reads(self._connection)
             with self._connection.transaction():  # a savepoint: a refusal leaves theirs as it was
                 yield self._connection
         elif self._link is not None:
             with transaction(self._link) as connection:
                 yield connection
+
+
+def _require_fresh_reads(connection: Connection) -> None:
+    """Begins their transaction, where they have not."""
+    if _row(connection, ISOLATION) == ("repeatable read",):
+        raise ValueError("under REPEATABLE READ two may overlap: use READ COMMITTED")
 
 
 def _add(connection: Connection, schedule: Schedule, allow_overlap: bool) -> Schedule:
@@ -94,10 +104,10 @@ def _insert(connection: Connection, schedule: Schedule, values: dict[str, Any]) 
     same = {"hash": values["schedule_hash"]}
     for _ in range(ATTEMPTS):
         connection.execute(END_PAST, same)
-        added = connection.execute(INSERT, values).fetchone()
+        added = _row(connection, INSERT, values)
         if added is not None:
             return int(added[0])
-        met = connection.execute(SAME, same).fetchone()
+        met = _row(connection, SAME, same)
         if met is not None:
             detail = "same times, zone, task, arguments, asset and client"
             raise ScheduleConflict(schedule.label, str(met[0]), met[1], "duplicate", detail)
@@ -124,7 +134,15 @@ def _readable(rows: list[dict[str, Any]]) -> Iterator[Schedule]:
 
 
 def _now(connection: Connection) -> datetime:
-    row = connection.execute(NOW).fetchone()
+    row = _row(connection, NOW)
     if row is None:
         raise AssertionError("PostgreSQL told no time")
     return row[0]  # type: ignore[no-any-return]
+
+
+def _row(
+    connection: Connection, statement: str, values: Mapping[str, Any] | None = None
+) -> tuple[Any, ...] | None:
+    """The first row as a tuple, whatever the rows of the caller's connection are."""
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(statement, values).fetchone()

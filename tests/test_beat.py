@@ -2,99 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
-import redis
 from celery import Celery
 from idemwatch.demo.servers import PostgresServer, RedisServer
-from idemwatch.idempotency import IdempotentTask
 from idemwatch.scheduler.beat import Scheduler
-from idemwatch.scheduler.config import timing_of
-from idemwatch.scheduler.model import CatchUp, Overlap, Schedule, Status
+from idemwatch.scheduler.firing import task_id_of
+from idemwatch.scheduler.model import CatchUp, Overlap, Status
 from idemwatch.scheduler.occurrences import Moments
-from idemwatch.scheduler.publisher import task_id_of
-from idemwatch.scheduler.schedule_store import ScheduleStore
+from support.desk import Desk
 from support.stores import wait_until
 
 MINUTE = timedelta(minutes=1)
-
-
-def _job(*_: Any, **__: Any) -> None:
-    """No worker runs it here."""
-
-
-class Desk:
-    """A beat that turns when the test says so."""
-
-    def __init__(self, broker: str, database_url: str, **conf: Any) -> None:
-        self.broker, self.database_url = broker, database_url
-        self.app = Celery("desk", broker=broker, set_as_current=False)
-        self.app.conf.update(
-            idempotency_database_url=database_url,
-            idempotency_redis_url=broker,
-            idempotency_sync_beat_schedule=False,
-            task_ignore_result=True,
-            **conf,
-        )
-        self.task = self.app.task(name="job", base=IdempotentTask)(_job)
-        self.app.task(name="plain")(_job)
-        self.beats = [self.beat()]
-        self.store = ScheduleStore(self.beats[0]._link)
-
-    def beat(self) -> Scheduler:
-        return Scheduler(app=self.app)
-
-    def close(self) -> None:
-        for beat in self.beats:
-            beat.close()
-        self.app.close()
-
-    def add(self, text: str = "every 60s", **changed: Any) -> int:
-        """A schedule; its id."""
-        timing = changed.pop("timing", None) or timing_of(text)
-        one = Schedule(id="", name=f"n{text}", task=changed.pop("task", "job"), timing=timing)
-        self.store.insert([replace(one, **changed)])
-        return int(self.store.schedules().schedules[-1].id)
-
-    def due(self, schedule_id: int, ago: timedelta = timedelta(0)) -> datetime:
-        """Make the last whole minute, or one so long before, the next that is due."""
-        now = self.one("SELECT date_trunc('minute', clock_timestamp())")
-        moment: datetime = (now - ago).astimezone(UTC)
-        self.rows("UPDATE schedule SET next_due_at = %s WHERE id = %s", moment, schedule_id)
-        return moment
-
-    def tick(self) -> float:
-        return self.beats[0].tick()
-
-    def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.database_url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values)
-            return cursor.fetchall() if cursor.description else []
-
-    def one(self, statement: str, *values: Any) -> Any:
-        return self.rows(statement, *values)[0][0]
-
-    def outcomes(self, schedule_id: int) -> list[str]:
-        found = self.rows(
-            "SELECT outcome FROM schedule_firing WHERE schedule_id = %s ORDER BY due_at",
-            schedule_id,
-        )
-        return [outcome for (outcome,) in found]
-
-    def messages(self) -> list[dict[str, Any]]:
-        """What the broker holds, the oldest first."""
-        with redis.Redis.from_url(self.broker) as client:
-            queues = [name for name in client.keys("*") if client.type(name) == b"list"]
-            return [json.loads(raw) for queue in queues for raw in client.lrange(queue, 0, -1)][
-                ::-1
-            ]
 
 
 @pytest.fixture
@@ -185,7 +108,7 @@ def test_a_claim_of_what_another_beat_advanced_claims_nothing(desk: Desk) -> Non
     desk.tick()
     from idemwatch.scheduler.beat import _step
 
-    assert other._firings.advance([_step(row) for row in rows]) == {}
+    assert other._firings.advance([_step(row, 9) for row in rows]) == {}
     assert len(desk.messages()) == 1
 
 
@@ -195,7 +118,7 @@ def test_a_schedule_that_was_changed_after_it_was_read_is_read_again(desk: Desk)
     desk.rows("UPDATE schedule SET cron_expression = '0 0 1 1 *' WHERE id = %s", one)
     from idemwatch.scheduler.beat import _step
 
-    assert desk.beats[0]._firings.advance([_step(row) for row in rows]) == {}
+    assert desk.beats[0]._firings.advance([_step(row, 9) for row in rows]) == {}
     assert desk.rows("SELECT next_due_at FROM schedule") == [(None,)]
 
 
@@ -246,7 +169,7 @@ def test_after_an_outage_misfires_are_recorded_and_caught_up(
 
 
 def test_a_message_that_waited_past_its_grace_is_missed_and_not_sent(desk: Desk) -> None:
-    one = desk.add()
+    one = desk.add(catch_up=CatchUp.NONE)
     in_an_hour(desk)
     desk.due(one)
     desk.beats[0]._claim()
@@ -440,8 +363,8 @@ def test_a_beat_that_froze_with_messages_in_hand_lets_go_of_them(
     publisher = desk.beats[0]._publisher
     publish = publisher.publish
 
-    def publish_and_freeze(firing: Any) -> None:
-        publish(firing)
+    def publish_and_freeze(*given: Any) -> None:
+        publish(*given)
         monkeypatch.setattr(module, "FROZEN_SECONDS", -1)
 
     monkeypatch.setattr(publisher, "publish", publish_and_freeze)
@@ -456,7 +379,7 @@ def test_a_beat_that_froze_with_messages_in_hand_lets_go_of_them(
 def test_a_connection_lost_after_publishing_leads_to_a_second_publish_of_the_same_id(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from idemwatch.scheduler import firing_store as module
+    from idemwatch.scheduler import firing_sql as module
 
     one = desk.add()
     in_an_hour(desk)
@@ -492,6 +415,7 @@ def test_a_beat_without_a_database_ends_and_says_what_to_set(redis_url: str) -> 
 def test_amqp_is_asked_to_confirm_each_message() -> None:
     from idemwatch.scheduler.publisher import Publisher
 
-    for url, asked in (("amqp://h//", {"confirm_publish": True}), ("redis://h/0", {})):
+    for url, asked in (("amqp://h//", True), (["pyamqp://h//", "amqp://i//"], True),
+                       ("redis://h/0", None)):  # fmt: skip
         app = Celery("bare", broker=url, set_as_current=False)
-        assert Publisher(app)._options() == asked
+        assert Publisher(app)._options().get("confirm_publish") == asked

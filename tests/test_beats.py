@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from idemwatch.scheduler.config import timing_of
 from idemwatch.scheduler.model import CatchUp, Overlap, Schedule
+from idemwatch.scheduler.occurrences import Moments
 from support.beat_chaos import BEATS, HARM, run_chaos
 from support.beats import SCHEDULER, Beats, open_beats
 from support.stores import wait_until
@@ -110,3 +111,33 @@ def test_a_beat_ends_in_order_when_told_to(start: Start) -> None:
     beats.beats[0].stop()
     assert beats.execute("SELECT count(*) FROM schedule_beat") == [(0,)]
     assert "Traceback" not in beats.beats[0].log
+
+
+def test_a_retry_and_a_waiting_copy_are_of_the_same_firing_and_key(start: Start) -> None:
+    beats = start()
+    close_gate(beats)
+    (gated,) = beats.add(single("beats.gated"))
+    beats.wait("SELECT count(*) = 1 FROM ledger WHERE what = 'begun'")
+    # A second copy meets the run, and waits as a message of its own until that has ended.
+    message = '{"task":"beats.gated","args":[],"kwargs":{},"options":{},"also":{}}'
+    beats.execute("UPDATE schedule_firing SET outcome = 'pending', message = %s", message)
+    beats.wait("SELECT count(*) >= 3 FROM ledger WHERE what = 'delivered'")
+    open_gate(beats)
+    beats.wait_for_done(1)
+    (again,) = beats.add(single("beats.again"))
+    beats.wait_for_done(2)
+    beats.wait_for_quiet()
+    told = beats.execute("SELECT schedule, count(DISTINCT due_at), min(due_at) <> '', "
+                         "count(DISTINCT task_id) FROM ledger GROUP BY 1 ORDER BY 1")  # fmt: skip
+    assert told == [(gated, 1, True, 1), (again, 1, True, 1)]
+    keys = beats.execute("SELECT DISTINCT what FROM ledger WHERE what LIKE 'key %'")
+    kept = beats.execute("SELECT record_key FROM schedule_firing WHERE schedule_id = %s", again)
+    assert keys == [(f"key {kept[0][0]}",)]
+    records = "SELECT count(*) FROM idempotency_record WHERE state = 'done'"
+    assert beats.execute(records) == [(2,)]
+
+
+def single(task: str) -> Schedule:
+    """One that runs once, now."""
+    now = datetime.now(UTC)
+    return Schedule(id="", name=task, task=task, timing=Moments((now,)), fromdate=now)

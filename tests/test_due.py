@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -75,7 +76,8 @@ def test_all_or_none_are_caught_up(catch_up: CatchUp, count: int) -> None:
 
 def test_a_long_outage_is_dealt_with_in_steps_and_only_the_last_is_caught_up() -> None:
     every, now = schedule("every 1s"), NOON + 2500 * SECOND + SECOND / 2
-    steps, planned, due = 0, NOON, []
+    steps, planned = 0, NOON
+    due: list[Due] = []
     while planned <= now:
         found = advance(every, planned, now, most=1000)
         due += found.due
@@ -142,3 +144,46 @@ def test_each_due_time_is_dealt_with_once_whatever_the_steps(
         assert not late
     else:
         assert len(late) + len(on_time) == len(due)
+
+
+@pytest.mark.parametrize(
+    ("text", "zone", "day", "local"),
+    [
+        ("30 1 * * *", "America/New_York", "2026-11-01", ["01:30"]),  # a fold
+        ("30 2 * * *", "America/New_York", "2026-03-08", ["03:00"]),  # a gap
+        ("30 * * * *", "Australia/Lord_Howe", "2026-04-05", None),  # a fold of half an hour
+        ("0 0 * * *", "America/Santiago", "2026-09-06", ["01:00"]),  # a gap at midnight
+    ],
+)
+@pytest.mark.parametrize("step", [MINUTE, 50 * MINUTE, 30 * HOUR])
+def test_each_wall_time_fires_once_however_often_the_beat_looks(
+    text: str, zone: str, day: str, local: list[str] | None, step: timedelta
+) -> None:
+    one = schedule(text, zone=zone, catch_up=CatchUp.ALL)
+    here = ZoneInfo(zone)
+    begin = datetime.fromisoformat(day).replace(tzinfo=here).astimezone(UTC) - HOUR
+    now, planned, due = begin, advance(one, None, begin).next_at, list[datetime]()
+    while now < begin + 27 * HOUR:
+        now += step
+        found = advance(one, planned, now)
+        due += [d.at for d in found.due]
+        planned = found.next_at
+    assert len(set(due)) == len(due)
+    walls = [f"{at.astimezone(here):%H:%M}" for at in due if str(at.astimezone(here))[:10] == day]
+    assert local is None or walls == local
+
+
+def test_a_step_looks_no_further_than_the_next_run() -> None:
+    for text in ("every 999999999s", "0 0 29 2 1", "0 12 25 11 *"):
+        found = advance(schedule(text), NOON, NOON)
+        assert fired(found) == [NOON] and found.next_at is not None
+
+
+def test_one_that_came_to_be_since_the_beat_looked_begins_there_but_not_with_a_misfire() -> None:
+    every, now = schedule("every 1s"), NOON + SECOND / 2
+    assert fired(advance(every, None, now, since=now - 3 * SECOND)) == [
+        NOON - 2 * SECOND, NOON - SECOND, NOON,
+    ]  # fmt: skip
+    old = advance(every, None, now, since=now - 9 * HOUR)
+    assert len(fired(old)) == 60 and not missed(old)
+    assert advance(every, None, now, since=now + HOUR).next_at == NOON + SECOND

@@ -174,6 +174,7 @@ ROW = "INSERT INTO schedule (identifier, task, schedule_hash, {0}) VALUES ('i', 
         ("cron_expression, fromdate, uptodate", "'x', now(), now()", "schedule_ends_after"),
         ("cron_expression, dialect", "'x', 'moon'", "schedule_dialect"),
         ("cron_expression, status", "'x', 'DONE'", "schedule_status"),
+        ("cron_expression, next_due_at", "'x', '-infinity'", "schedule_next_due_at"),
         ("cron_expression, priority", "'x', 10", "schedule_priority"),
     ],
 )
@@ -276,7 +277,7 @@ def test_duplicates_are_cancelled_but_for_the_oldest(
 def test_a_database_that_goes_away_leaves_all_as_it_was(
     store: ScheduleStore, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from idemwatch.scheduler import schedule_store as module
+    from idemwatch.scheduler import schedule_sql as module
 
     before = stored(store, schedule("a"))
     monkeypatch.setattr(
@@ -303,3 +304,45 @@ def test_a_change_by_any_hand_is_planned_again(store: ScheduleStore, database_ur
     assert planned("identifier = 'other'") and planned("args = '[1]'")
     for change in ("cron_expression = '1 1 * * *'", "timezone = 'Asia/Tokyo'", "status = 'PAUSED'"):
         assert not planned(change)
+
+
+def test_a_change_and_its_reversal_mean_what_the_row_has_become_meanwhile(
+    store: ScheduleStore, database_url: str
+) -> None:
+    (one,) = stored(store, schedule())
+    execute(database_url, "UPDATE schedule SET args = '[1]'")
+    change_id = store.apply([moved(one, "15 0 * * *")], "me")
+
+    def true_hash() -> bool:
+        ((kept,),) = execute(database_url, "SELECT schedule_hash FROM schedule")
+        return bool(kept == schedule_hash(store.schedules().schedules[0]))
+
+    assert true_hash()
+    execute(database_url, "UPDATE schedule SET args = '[2]'")
+    store.revert(change_id, "me")
+    assert true_hash()
+
+
+def test_the_changes_of_a_row_that_somebody_spoilt_hide_no_others(
+    store: ScheduleStore, database_url: str
+) -> None:
+    for one in stored(store, schedule("a"), schedule("b")):
+        store.apply([moved(one, "15 0 * * *")], "me")
+    execute(database_url, "UPDATE schedule SET args = '{}' WHERE identifier = 'a'")
+    assert [len(one.changes) for one in store.changes()] == [1, 0]
+
+
+def test_after_a_failover_the_next_transaction_finds_the_new_server(
+    store: ScheduleStore, link: PostgresLink, database_url: str
+) -> None:
+    link.run(lambda connection: connection.execute("SET default_transaction_read_only = on"))
+    with pytest.raises(StoreUnavailable):
+        store.insert([schedule()])
+    assert store.insert([schedule()]) == [True]
+    with link.connection(), link.connection():
+        pass
+    gone = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = "
+    execute(database_url, f"{gone} current_database() AND pid <> pg_backend_pid()")
+    with pytest.raises(StoreUnavailable):
+        store.insert([schedule("b")])
+    assert store.insert([schedule("b")]) == [True]

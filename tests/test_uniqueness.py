@@ -14,6 +14,7 @@ from idemwatch.scheduler.errors import InvalidSchedule, ScheduleConflict
 from idemwatch.scheduler.identity import schedule_hash
 from idemwatch.scheduler.schedule_store import ScheduleStore
 from idemwatch.scheduler.uniqueness_store import ScheduleUniquenessService
+from psycopg.rows import dict_row
 
 
 @pytest.fixture
@@ -200,3 +201,29 @@ def test_in_the_callers_transaction_the_callers_commit_decides(database_url: str
 def test_a_link_or_a_connection_is_needed() -> None:
     with pytest.raises(ValueError, match="one of them only"):
         ScheduleUniquenessService()
+
+
+def test_under_a_strict_default_isolation_two_that_would_overlap_are_one(database_url: str) -> None:
+    name = database_url.rpartition("/")[2].partition("?")[0]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        level = "SET default_transaction_isolation = 'repeatable read'"
+        connection.execute(f"ALTER DATABASE {name} {level}".encode())
+    pumps = [on_pump("0 6 * * *", task=f"task{number}") for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        told = sorted(pool.map(lambda given: outcome(database_url, given), pumps))
+    assert told == ["added"] + ["overlap"] * 7
+
+
+def test_a_transaction_that_cannot_see_what_others_add_is_refused(database_url: str) -> None:
+    with psycopg.connect(database_url) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        service = ScheduleUniquenessService(connection=connection)
+        with pytest.raises(ValueError, match="READ COMMITTED"):
+            service.ensure_unique_schedule(config())
+
+
+def test_the_rows_of_the_callers_connection_may_be_dicts(database_url: str) -> None:
+    with psycopg.connect(database_url, row_factory=dict_row) as connection:
+        service = ScheduleUniquenessService(connection=connection)
+        added = service.ensure_unique_schedule(on_pump("0 6 * * *"))
+        assert conflict(service, on_pump("0 6 * * *", task="inspect")).other_id == added.id

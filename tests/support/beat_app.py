@@ -87,6 +87,15 @@ def gated(self: Any) -> None:
     write("done", self.request)
 
 
+@app.task(name="beats.again", base=IdempotentTask, bind=True)  # type: ignore[untyped-decorator]
+def again(self: Any) -> None:
+    """Fails once, and is done by its retry."""
+    write(f"key {self.claim.key}", self.request)
+    if self.request.retries == 0:
+        raise self.retry(countdown=0.1)
+    write("done", self.request)
+
+
 @app.task(name="beats.plain", bind=True)  # type: ignore[untyped-decorator]
 def plain(self: Any) -> None:
     """No IdempotentTask."""

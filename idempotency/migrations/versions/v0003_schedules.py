@@ -8,6 +8,7 @@ The index of each query, beside those of the system that idemwatch replaces:
 | unique schedule_hash, client, identifier WHERE no asset | the same | |
 | check recurring OR cron <> '' | schedule_recurring_has_cron | theirs let a NULL through |
 | job_schedule_hash_idx | schedule_active_hash | ensure_unique_schedule: who is in the way |
+| - | schedule_inactive_hash, partial | insert: what was paused or cancelled does not come back by an import |
 | job_cron_fromdate_idx | none | nothing of ours asks by expression |
 | job_last_exec_idx | none | the beat asks for what is due: schedule_due, partial |
 | job_schedule_lookup_idx | primary key (id) | |
@@ -16,7 +17,9 @@ The index of each query, beside those of the system that idemwatch replaces:
 | - | schedule_firing_due_at | purge: the oldest first |
 
 `next_due_at`: NULL is to be planned, 'infinity' never. The trigger makes every change of a
-schedule's times, by whatever hand, one to be planned again, and `updated_at` its version.
+schedule's times, by whatever hand, one to be planned again from then on, and `updated_at`
+its version. What was due before the change, and was claimed by no beat yet, it claims
+itself: a schedule that is moved in the second in which it is due still fires.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ CREATE TABLE schedule (
     overlap text NOT NULL DEFAULT 'allow' CHECK (overlap IN ('allow', 'skip', 'queue_one')),
     schedule_hash text NOT NULL,
     origin text NOT NULL DEFAULT '',
-    next_due_at timestamptz,
+    next_due_at timestamptz CHECK (next_due_at > '-infinity'),
     last_execution_at timestamptz,
     execution_count bigint NOT NULL DEFAULT 0,
     late_count bigint NOT NULL DEFAULT 0,
@@ -71,6 +74,8 @@ CREATE TABLE schedule (
 COMMENT ON TABLE schedule IS 'When tasks are published; see idemwatch.';
 CREATE UNIQUE INDEX schedule_active_hash ON schedule (schedule_hash)
     WHERE status IN ('PENDING', 'IN_PROGRESS');
+CREATE INDEX schedule_inactive_hash ON schedule (schedule_hash)
+    WHERE status IN ('PAUSED', 'CANCELLED');
 CREATE INDEX schedule_due ON schedule (next_due_at NULLS FIRST)
     WHERE status IN ('PENDING', 'IN_PROGRESS');
 CREATE INDEX schedule_resource ON schedule (asset_id, client_id)
@@ -84,6 +89,14 @@ BEGIN
        (NEW.cron_expression, NEW.dialect, NEW.timezone, NEW.fromdate, NEW.uptodate, NEW.status)
     THEN
         NEW.next_due_at := NULL;
+        INSERT INTO schedule_firing (schedule_id, due_at, outcome, message, publish_until)
+        SELECT OLD.id, OLD.next_due_at, 'pending',
+               json_build_object('task', OLD.task, 'args', OLD.args, 'kwargs', OLD.kwargs,
+                   'options', OLD.options, 'also', CASE WHEN OLD.priority IS NULL THEN '{}'
+                   ELSE json_build_object('priority', OLD.priority) END),
+               OLD.next_due_at + make_interval(secs => OLD.misfire_grace_seconds)
+         WHERE OLD.status IN ('PENDING', 'IN_PROGRESS') AND OLD.next_due_at <= clock_timestamp()
+            ON CONFLICT DO NOTHING;
     END IF;
     RETURN NEW;
 END $$;
