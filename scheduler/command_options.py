@@ -15,7 +15,8 @@ from idemwatch.idempotency.command_settings import (
     redis_option,
     settings_for,
 )
-from idemwatch.idempotency.errors import ConfigurationError
+from idemwatch.idempotency.errors import ConfigurationError, StoreUnavailable
+from idemwatch.idempotency.settings import Settings
 
 from .capacity import Capacity, capacity_of
 from .clock import zone_of
@@ -23,6 +24,8 @@ from .inventory import Inventory
 from .sources import read_source
 
 F = TypeVar("F", bound=Callable[..., Any])
+MEASURED: Final = ("beat", "redbeat")
+"""Sources, beside the table, whose tasks leave records in the database."""
 YEARS: Final = range(1970, 2200)
 """Those in which a week may be looked at."""
 
@@ -92,8 +95,21 @@ def read_fleet(
     now = moment_of(moment)
     app = app_of(ctx)
     settings = settings_for(ctx, redis_url=redis_url, database_url=database_url)
-    inventory = read_source(source, app=app, settings=settings)
+    inventory = _measured(read_source(source, app=app, settings=settings), settings)
     return Fleet(inventory, capacity_of(capacity, app, settings), now, zone)
+
+
+def _measured(inventory: Inventory, settings: Settings) -> Inventory:
+    """Of an app's schedules the durations are those of its tasks, as far as a database knows."""
+    if inventory.source not in MEASURED or settings.database_url is None:
+        return inventory
+    from .table_source import measured_by_task
+
+    try:
+        return measured_by_task(inventory, settings)
+    except StoreUnavailable as error:
+        click.echo(f"durations are estimates: {error}", err=True)
+        return inventory
 
 
 def moment_of(given: str | None) -> datetime:

@@ -13,6 +13,7 @@ from idemwatch.idempotency.settings import Settings
 
 from .inventory import Inventory
 from .model import Schedule
+from .rows import TABLE
 from .schedule_store import ScheduleStore
 
 LATEST_RUNS: Final = 200
@@ -27,7 +28,7 @@ SELECT f.schedule_id::text, percentile_cont(0.95) WITHIN GROUP (
 BY_TASK: Final = """
 SELECT t.task, percentile_cont(0.95) WITHIN GROUP (
            ORDER BY extract(epoch FROM r.completed_at - r.created_at))
-  FROM (SELECT DISTINCT task FROM schedule) AS t
+  FROM unnest(%(tasks)s::text[]) AS t (task)
  CROSS JOIN LATERAL (
        SELECT created_at, completed_at FROM idempotency_record
         WHERE endpoint = t.task AND state = 'done' AND starts_with(key, %(prefix)s)
@@ -59,7 +60,7 @@ def read_table(app: Any | None, settings: Settings) -> Inventory:  # noqa: ARG00
     link = PostgresLink(settings.database_url)
     try:
         inventory = ScheduleStore(link).schedules()
-        return measured(inventory, durations(link, settings.namespace))
+        return measured(inventory, durations(link, settings.namespace, inventory))
     finally:
         link.close()
 
@@ -70,15 +71,32 @@ def measured(inventory: Inventory, found: Durations) -> Inventory:
     return replace(inventory, schedules=schedules)
 
 
-def durations(link: PostgresLink, namespace: str) -> Durations:
-    """What the finished records of scheduled tasks tell."""
-    given = {"prefix": f"{namespace}:", "latest": LATEST_RUNS}
+def measured_by_task(inventory: Inventory, settings: Settings) -> Inventory:
+    """An inventory of another source, with the durations of its tasks' runs.
+
+    Raises StoreUnavailable.
+    """
+    if settings.database_url is None:
+        return inventory
+    link = PostgresLink(settings.database_url)
+    try:
+        return measured(inventory, durations(link, settings.namespace, inventory))
+    finally:
+        link.close()
+
+
+def durations(link: PostgresLink, namespace: str, inventory: Inventory) -> Durations:
+    """What the finished records of the tasks tell; of the table's schedules each by itself too."""
+    tasks = sorted({one.task for one in inventory.schedules})
+    given = {"prefix": f"{namespace}:", "latest": LATEST_RUNS, "tasks": tasks}
 
     def read(connection: Connection) -> Durations:
-        by_schedule, by_task = (
-            {name: timedelta(seconds=max(float(p95), 0.001)) for name, p95 in rows}
-            for rows in (connection.execute(BY_SCHEDULE, given), connection.execute(BY_TASK, given))
-        )
-        return Durations(by_schedule, by_task)
+        own = _p95(connection, BY_SCHEDULE, given) if inventory.source == TABLE.source else {}
+        return Durations(own, _p95(connection, BY_TASK, given))
 
     return link.run(read)
+
+
+def _p95(connection: Connection, statement: str, given: dict[str, Any]) -> dict[str, timedelta]:
+    rows = connection.execute(statement, given)
+    return {name: timedelta(seconds=max(float(p95), 0.001)) for name, p95 in rows}

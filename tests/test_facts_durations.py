@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from idemwatch.scheduler.capacity import Capacity, capacity_of, concurrency
 from idemwatch.scheduler.config import schedule_of
 from idemwatch.scheduler.sources import read_source
 from support.table import Table
+from support.venv import clean_environ
 
 ADD_SCHEDULE = """
 INSERT INTO schedule (identifier, task, cron_expression, duration_estimate_seconds, schedule_hash)
@@ -100,6 +105,32 @@ def test_only_runs_of_its_own_namespace_count(desk: Desk) -> None:
     desk.run("a", [300.0], namespace="my-app")
     assert desk.durations("my_app") == {"one": 7}, "an underscore stands for itself"
     assert desk.durations("my-app") == {"one": 300}
+
+
+def test_of_an_apps_own_schedules_the_tasks_tell_as_far_as_the_database_is_there(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.run("busy", [300.0])
+    (tmp_path / "proj.py").write_text(
+        "from celery import Celery\n"
+        "app = Celery('proj', broker='memory://')\n"
+        "app.conf.beat_schedule = {name: {'task': name, 'schedule': 60} for name in "
+        "('busy', 'new')}\n"
+    )
+
+    def told(database_url: str) -> tuple[dict[str, float], str]:
+        command = "-A proj idemwatch schedules list --source beat --format json --database-url"
+        done = subprocess.run(
+            [sys.executable, "-m", "celery", *command.split(), database_url],
+            cwd=tmp_path, env=clean_environ(), capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        found = {one["task"]: one["duration_seconds"] for one in json.loads(done.stdout)}
+        return found, done.stderr
+
+    assert told(desk.url) == ({"busy": 300, "new": 60}, "")
+    found, complaint = told("postgresql://127.0.0.1:1/none")
+    assert found == {"busy": 60, "new": 60}
+    assert complaint.startswith("durations are estimates: postgres is unavailable")
 
 
 def test_a_run_of_no_time_at_all_is_measured_too(desk: Desk) -> None:

@@ -20,6 +20,7 @@ from idemwatch.scheduler.changes import Change
 from idemwatch.scheduler.config import timing_of
 from idemwatch.scheduler.firing import Mark
 from idemwatch.scheduler.firing_store import FiringStore
+from idemwatch.scheduler.inventory import Inventory
 from idemwatch.scheduler.model import Schedule
 from idemwatch.scheduler.rows import NAMES, schedule_of_row
 from idemwatch.scheduler.schedule_store import ScheduleStore
@@ -35,6 +36,12 @@ SCHEDULES = 100_000
 FIRINGS = 1_000_000
 PENDING = 1000
 TASKS = 50
+OF_ALL_TASKS = Inventory(
+    "table",
+    tuple(
+        Schedule(id=str(n), task=f"app.task{n}", timing=timing_of("@daily")) for n in range(TASKS)
+    ),
+)
 FILL = f"""
 INSERT INTO schedule (identifier, task, args, cron_expression, asset_id, client_id, schedule_hash,
     status, next_due_at, misfire_grace_seconds, updated_at)
@@ -176,7 +183,7 @@ CASES: dict[str, Case] = {
     "changes": Case(lambda s: s.store.changes(7), "schedule_change_pkey", 100),
     "purge of firings": Case(Setting.purge, "schedule_firing_due_at", 3000),
     "durations": Case(
-        lambda s: durations(s.link, NAMESPACE),
+        lambda s: durations(s.link, NAMESPACE, OF_ALL_TASKS),
         "idempotency_record_endpoint",
         1_000_000,
         whole=frozenset(("schedule", "schedule_firing", "idempotency_record")),
