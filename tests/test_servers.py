@@ -228,9 +228,16 @@ def test_servers_and_folders_end_with_a_killed_parent(tmp_path: Path) -> None:
         start_new_session=True,
     ) as parent:
         assert parent.stdout is not None
-        pids = [int(word) for word in parent.stdout.readline().split()]
-        pids += [child for pid in pids for child in descendants(pid)]
-        assert len(pids) > 2 and all(alive(pid) for pid in pids)
+        servers = [int(word) for word in parent.stdout.readline().split()]
+        pids: list[int] = []
+
+        def settled() -> bool:
+            """Whether all are alive that are seen: a server that starts has passing children."""
+            pids[:] = [*servers, *(child for pid in servers for child in descendants(pid))]
+            return all(alive(pid) for pid in pids)
+
+        wait_until(settled)
+        assert len(pids) > 2
         os.killpg(parent.pid, signal.SIGKILL)
     wait_until(lambda: not any(alive(pid) for pid in pids) and not list(tmp_path.iterdir()))
 

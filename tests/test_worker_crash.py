@@ -93,8 +93,11 @@ def test_a_hard_time_limit_that_ends_the_message_gives_the_key_back(fleet: Fleet
     label = fleet.label()
     task_id = fleet.send("work", label, label, time_limit=2)
     fleet.wait_for_event(label, "start")
+    children = set(fleet.worker.children())
     status, error = fleet.outcome(task_id)
     assert status == "FAILURE" and "TimeLimitExceeded" in repr(error)
+    # Celery tells of the failure before it kills the child, which must not pass the gate.
+    fleet.wait(lambda: not children <= set(fleet.worker.children()), "a child was killed")
     fleet.open(label)
     assert fleet.result(fleet.send("work", label, label)) == label
     fleet.wait_for_idle()

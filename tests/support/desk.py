@@ -34,8 +34,8 @@ class Desk:
             task_ignore_result=True,
             **conf,
         )
-        self.task = self.app.task(name="job", base=IdempotentTask)(job)
-        self.app.task(name="plain")(job)
+        self.task = self.app.task(name="job", base=IdempotentTask, shared=False)(job)
+        self.app.task(name="plain", shared=False)(job)
         self.beats = [self.beat()]
         self.store = ScheduleStore(self.beats[0]._link)
 
