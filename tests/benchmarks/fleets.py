@@ -50,6 +50,7 @@ def fleet(size: int, seed: int = SEED) -> list[Schedule]:
         Schedule(
             id=f"s{number:06}",
             task=f"task{number % 20}",
+            args=f"[{number}]",  # no two mean the same: a plan must not make them
             timing=parse_cron(expression(chance)),
             duration=timedelta(minutes=round(longest ** chance.random() ** 2)),
             movable=chance.random() >= PINNED,

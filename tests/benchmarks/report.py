@@ -21,6 +21,7 @@ from .measure import OURS, Measured
 from .peers import PEERS
 
 RESULTS: Final = Path(__file__).with_name("results.json")
+_BY_FAR: Final = 0.9
 _DIGITS: Final = 3
 _PIPE_WIDTH: Final = 180
 
@@ -44,11 +45,14 @@ _STYLES: Final = {
 
 
 def verdict(name: str, measured: Measured, waived: Container[str]) -> Verdict:
-    """A missed goal needs a waiver, a met one must not have any. Judged as results.json has it."""
-    met = round(measured.value, _DIGITS) <= BENCHES[name].goal
+    """A missed goal needs a waiver, one that is met by far must not have any.
+
+    Judged as results.json has it. From one machine to the next a figure varies by a tenth.
+    """
+    value, goal = round(measured.value, _DIGITS), BENCHES[name].goal
     if name in waived:
-        return Verdict.NEEDLESS if met else Verdict.WAIVED
-    return Verdict.OK if met else Verdict.MISSED
+        return Verdict.NEEDLESS if value <= _BY_FAR * goal else Verdict.WAIVED
+    return Verdict.OK if value <= goal else Verdict.MISSED
 
 
 def read_results(path: Path = RESULTS) -> dict[str, Any]:
