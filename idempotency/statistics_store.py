@@ -26,8 +26,8 @@ WITH hit AS (
       JOIN unnest(%(keys)s::text[], %(hits)s::bigint[]) AS h (key, hits) ON r.key = h.key
      ORDER BY r.key FOR NO KEY UPDATE OF r)
 UPDATE idempotency_record AS r
-   SET hit_count = r.hit_count + hit.hits, last_hit_at = clock_timestamp(),
-       first_hit_at = coalesce(r.first_hit_at, clock_timestamp())
+   SET hit_count = r.hit_count + hit.hits, last_hit_at = statement_timestamp(),
+       first_hit_at = coalesce(r.first_hit_at, statement_timestamp())
   FROM hit WHERE r.key = hit.key
 RETURNING r.endpoint, r.scope, r.hit_count
 """
