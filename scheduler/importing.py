@@ -10,7 +10,7 @@ from .identity import schedule_hash
 from .inventory import Inventory, Problem
 from .model import Schedule
 from .place import Place
-from .rows import values_of
+from .rows import storable, values_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,6 @@ def _checked(one: Schedule) -> str:
     """The meaning of a schedule that a row can hold. Raises InvalidSchedule."""
     values = values_of(one)
     for name, value in values.items():
-        if isinstance(value, str) and not _storable(value):
+        if isinstance(value, str) and not storable(value):
             raise InvalidSchedule(one.label, name, "it has a character that no table keeps")
     return str(values["schedule_hash"])
-
-
-def _storable(text: str) -> bool:
-    try:
-        return "\0" not in text and bool(text.encode() or True)
-    except UnicodeEncodeError:
-        return False

@@ -20,6 +20,7 @@ import redis
 from idemwatch.demo.servers import PostgresServer, RedisServer
 from idemwatch.exporter import endpoint
 from idemwatch.exporter.endpoint import Endpoint
+from idemwatch.idempotency.postgres_link import PostgresLink
 from idemwatch.idempotency.redis_link import RedisLink
 from idemwatch.idempotency.redis_store import RedisStore
 from support.fleet import Fleet, open_fleet
@@ -148,6 +149,14 @@ def database_url(postgres_server: PostgresServer, migrated_template: str) -> Ite
     name = f"test_{next(_numbers)}"
     yield postgres_server.create_database(name, template=migrated_template)
     postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def link(database_url: str) -> Iterator[PostgresLink]:
+    """Connections to that database."""
+    link = PostgresLink(database_url)
+    yield link
+    link.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -19,13 +18,6 @@ from idemwatch.scheduler.config import timing_of
 from idemwatch.scheduler.model import Schedule
 from idemwatch.scheduler.schedule_store import ScheduleStore
 from idemwatch.scheduler.sync_store import entries_of, sync
-
-
-@pytest.fixture
-def link(database_url: str) -> Iterator[PostgresLink]:
-    link = PostgresLink(database_url)
-    yield link
-    link.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,13 +31,6 @@ DATA = Path(__file__).parent / "data"
 SUNRISE = Moments(
     (datetime(2026, 1, 1, 7, tzinfo=UTC), datetime(2026, 1, 2, 7, tzinfo=UTC)), "sunrise"
 )
-
-
-@pytest.fixture
-def link(database_url: str) -> Iterator[PostgresLink]:
-    link = PostgresLink(database_url)
-    yield link
-    link.close()
 
 
 @pytest.fixture

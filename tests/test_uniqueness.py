@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,13 +14,6 @@ from idemwatch.scheduler.identity import schedule_hash
 from idemwatch.scheduler.schedule_store import ScheduleStore
 from idemwatch.scheduler.uniqueness_store import ScheduleUniquenessService
 from psycopg.rows import dict_row
-
-
-@pytest.fixture
-def link(database_url: str) -> Iterator[PostgresLink]:
-    link = PostgresLink(database_url)
-    yield link
-    link.close()
 
 
 @pytest.fixture
