@@ -7,7 +7,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-CODE := idempotency scheduler exporter alerts demo tests
+CODE := idempotency scheduler exporter alerts dashboards demo tests
 ARGS ?=
 ONLY ?=
 

@@ -98,10 +98,10 @@ class Server:
         thread = threading.Thread(
             target=self._run, args=(connection,), name="idemwatch-web", daemon=True
         )
-        with self._changed:
-            self._connections[connection] = thread
         try:
-            thread.start()
+            with self._changed:  # `close` joins what it finds there, so it finds what has started
+                thread.start()
+                self._connections[connection] = thread
         except RuntimeError as error:
             log.warning("no thread for a connection from %s: %s", connection.peer, error)
             self._ended(connection)

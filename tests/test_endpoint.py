@@ -244,6 +244,27 @@ def test_close_ends_everything(start: Start) -> None:
         socket.create_connection(running.address, timeout=5)
 
 
+def test_close_waits_for_a_connection_that_is_being_taken_in(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, pause = threading.Event(), threading.Event()
+
+    class Slow(threading.Thread):
+        def start(self) -> None:
+            starting.set()
+            pause.wait(0.3)  # so long, `close` finds a thread that has not begun
+            super().start()
+
+    running = start()
+    monkeypatch.setattr("idemwatch.exporter.connections.threading.Thread", Slow)
+    with socket.create_connection(running.address, timeout=30) as sock:
+        assert starting.wait(30)
+        running.close()
+        with contextlib.suppress(ConnectionResetError):
+            assert sock.recv(1) == b""
+    wait_until(lambda: not _serving())
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [
