@@ -11,7 +11,7 @@ CODE := idempotency scheduler exporter alerts dashboards demo tests
 ARGS ?=
 ONLY ?=
 
-.PHONY: help demo test test-beats check lint types imports wheel bench clean
+.PHONY: help demo test test-beats check lint types imports wheel boards rules docs bench bench-large clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -19,8 +19,8 @@ help: ## list the targets
 demo: $(VENV)/.demo ## run a worker on real duplicates, watch them being turned away (ARGS="--seconds 30")
 	$(BIN)/python -m idemwatch.demo $(ARGS)
 
-test: $(VENV)/.dev ## run the tests, but for the wheel's (ARGS="tests/test_keys.py -k decimal")
-	$(BIN)/python -m pytest --ignore=tests/test_wheel.py $(ARGS)
+test: $(VENV)/.dev ## run the tests, but for the wheel's and the image's (ARGS="tests/test_keys.py -k decimal")
+	$(BIN)/python -m pytest --ignore=tests/test_wheel.py --ignore=tests/test_image.py $(ARGS)
 
 test-beats: $(VENV)/.dev ## kill and freeze three beats for two minutes, count what was done (ARGS="--seed 7")
 	$(BIN)/python tests/check_beats.py $(ARGS)
@@ -38,11 +38,23 @@ types: $(VENV)/.dev ## mypy --strict over code and tests
 imports: $(VENV)/.dev ## import-linter: imports point one way
 	$(BIN)/lint-imports
 
-wheel: $(VENV)/.dev ## build the wheel, install it into empty virtual environments, try it there
-	$(BIN)/python -m pytest tests/test_wheel.py
+wheel: $(VENV)/.dev ## build the wheel, install it into empty virtual environments and as the image does, try it there
+	$(BIN)/python -m pytest tests/test_wheel.py tests/test_image.py
+
+boards: $(VENV)/.demo ## write the Grafana boards again (dashboards/json)
+	$(BIN)/idemwatch boards build dashboards/json
+
+docs: $(VENV)/.demo ## write docs/metrics.md again
+	$(BIN)/python -m idemwatch.exporter.metrics_page > docs/metrics.md
+
+rules: $(VENV)/.demo ## write the alert and recording rules again (alerts/rules)
+	$(BIN)/idemwatch rules build alerts/rules
 
 bench: $(VENV)/.bench ## measure, with the peers beside us (ONLY=name for one)
 	$(BIN)/python tests/benchmarks/run.py $(if $(ONLY),--only $(ONLY))
+
+bench-large: $(VENV)/.bench ## measure what takes minutes to prepare
+	$(BIN)/python tests/benchmarks/run.py --large
 
 clean: ## remove what was made here, .venv too
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \

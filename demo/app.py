@@ -1,8 +1,9 @@
-"""The demo's Celery app: four tasks of facility management, each made to meet its duplicates.
+"""The demo's Celery app: tasks of facility management, each made to meet its duplicates.
 
 Every task makes one effect, a row without any unique constraint, in one PostgreSQL transaction
-with the record of its key. The servers come by the settings IDEMWATCH_*; everything in them bears
-the namespace, so that the demo can share a Redis with others.
+with the record of its key. The servers come by the settings IDEMWATCH_* and CELERY_BROKER_URL (else
+the broker is the same Redis); everything in them bears the namespace, so that the demo can share a
+Redis with others.
 """
 
 from __future__ import annotations
@@ -26,26 +27,36 @@ from idemwatch.idempotency import (
     report_generation_key,
     ticket_escalation_key,
 )
+from idemwatch.idempotency.keys import FIRING_HEADERS, firing_of
+from idemwatch.idempotency.redelivery import header
 from idemwatch.idempotency.settings import load
 
 from .ledger import Journal, write_effect
 
-VISIBILITY_SECONDS: Final = 2
+VISIBILITY: Final = "DEMO_VISIBILITY_SECONDS"
+"""How long the broker waits for a message to be acknowledged. Short, it makes duplicates."""
+SHORT_VISIBILITY_SECONDS: Final = 2
 REDELIVERY_DEADLINE_SECONDS: Final = 60.0
 CLOSE: Final = "demo.auto_close_job"
 ESCALATE: Final = "demo.escalate_ticket"
 REPORT: Final = "demo.generate_report"
 DISPATCH: Final = "demo.create_ppm_job"
+NOTIFY: Final = "demo.send_notification"
+METER: Final = "demo.read_meter"
+WARM: Final = "demo.warm_cache"
 
 
 def configure(app: Celery, settings: Settings) -> None:
-    """Point `app` at the servers of `settings`; all keys in Redis begin with the namespace."""
+    """Point `app` at the servers of `settings`; all keys in Redis begin with the namespace.
+
+    Celery itself lets CELERY_BROKER_URL win over what is set here.
+    """
     app.conf.update(
         broker_url=(settings.redis_url or "").replace("unix://", "redis+socket://", 1) or None,
         broker_transport_options={
             "global_keyprefix": f"{settings.namespace}:",
             # Without the last two a redelivery comes only with every hundredth turn of the loop.
-            "visibility_timeout": VISIBILITY_SECONDS,
+            "visibility_timeout": float(os.environ.get(VISIBILITY, SHORT_VISIBILITY_SECONDS)),
             "unacked_restore_interval": 1,
             "unacked_restore_throttle": 1,
         },
@@ -76,7 +87,11 @@ class PagerUnreachable(Exception):
 def make_effect(
     task: Any, work: str, result: str, before_commit: Callable[[], None] | None = None
 ) -> Any:
-    """The effect of `work`, once, and its result; `before_commit` is where things go wrong."""
+    """The effect of `work`, once, and its result; `before_commit` is where things go wrong.
+
+    What a beat sent is known by its schedule and due time instead.
+    """
+    work = firing_of(*(header(task.request, name) for name in FIRING_HEADERS)) or work
     with task.idempotency.transaction(f"effect:{work}") as tx:
         if not tx.duplicate:
             write_effect(tx.connection, work, task.request.id)
@@ -154,6 +169,32 @@ def create_ppm_job(self: Any, schedule_id: int, day: str, dies: str) -> Any:
     if dies == "after":
         die_once(work)
     return result
+
+
+@app.task(  # type: ignore[untyped-decorator]
+    base=IdempotentTask, bind=True, name=NOTIFY, idempotency_scope="user"
+)
+def send_notification(self: Any, user_id: int, number: int) -> Any:
+    """Once for each user: the scope is theirs."""
+    return make_effect(self, f"{NOTIFY}:{number}", f"user {user_id} was told")
+
+
+@app.task(  # type: ignore[untyped-decorator]
+    base=IdempotentTask,
+    bind=True,
+    name=METER,
+    idempotency_scope="device",
+    idempotency_authority="redis",
+)
+def read_meter(self: Any, device_id: str, number: int) -> Any:
+    """Small and frequent, so Redis decides; one at a time reads a device."""
+    with self.idempotency.lock(f"meter:{device_id}"):
+        return make_effect(self, f"{METER}:{number}", f"reading {number} of {device_id}")
+
+
+@app.task(base=IdempotentTask, name=WARM, idempotency_enabled=False)  # type: ignore[untyped-decorator]
+def warm_cache() -> None:
+    """Harmless to repeat, so its protection is off, and metrics and boards say so."""
 
 
 def die_once(work: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol
@@ -12,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .ledger import Published
 from .scoreboard import Row, Score
 
 LINE_SECONDS: Final = 2.0
@@ -24,10 +26,10 @@ class View:
     phase: str
     elapsed_seconds: float
     score: Score
-    metrics_url: str
-    works: int
-    messages: int
-    effects: int
+    addresses: Mapping[str, str]
+    published: Published
+    firing: Set[str] = frozenset()
+    pages: int = 0
 
 
 class Screen(Protocol):
@@ -63,7 +65,9 @@ class LiveScreen:
     def show(self, view: View) -> None:
         """Draw the table."""
         caption = Text(headline(view), style="bold")
-        self._live.update(Group(caption, table(view.score), Text(view.metrics_url)), refresh=True)
+        addresses = Text("\n".join(f"{name}: {url}" for name, url in view.addresses.items()))
+        told = Text(alerts(view), style="red" if view.firing else "")
+        self._live.update(Group(caption, table(view.score), told, addresses), refresh=True)
 
     def __enter__(self) -> LiveScreen:
         self._live.start()
@@ -88,7 +92,7 @@ class PlainScreen:
         """Print a line, if the last one is old enough."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_SECONDS
-            self.say(f"{headline(view)}; {in_words(view.score.total())}")
+            self.say(f"{headline(view)}; {in_words(view.score.total())}; {alerts(view)}")
 
     def __enter__(self) -> PlainScreen:
         return self
@@ -105,9 +109,15 @@ def screen_for(console: Console) -> Screen:
 def headline(view: View) -> str:
     """What goes on, in one line."""
     return (
-        f"{view.elapsed_seconds:4.0f} s  {view.phase}: {view.works} pieces of work in "
-        f"{view.messages} messages, {view.effects} effects, {view.score.active} running now"
+        f"{view.elapsed_seconds:4.0f} s  {view.phase}: {view.published.works} pieces of work in "
+        f"{view.published.messages} messages, {view.published.effects} effects, "
+        f"{view.score.active} running now"
     )
+
+
+def alerts(view: View) -> str:
+    """What fires, and how often somebody would have been woken."""
+    return f"alerts: {', '.join(sorted(view.firing)) or 'none'}; pages so far: {view.pages}"
 
 
 def in_words(row: Row) -> str:

@@ -1,15 +1,17 @@
 """Where the demo plays: servers of its own, or the user's, and a place of its own in them.
 
 Invariant: in a server that is not ours only a schema and keys of one fresh name are made, and at
-the end exactly those are removed; nothing is ever flushed.
+the end exactly those are removed; nothing is ever flushed, stopped or frozen there. The broker of
+our own is another Redis than the cache, so that an outage of the one is none of the other.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +29,27 @@ from .servers import PostgresServer, RedisServer
 
 CONNECT_SECONDS: Final = 10
 _BATCH: Final = 500
+_SETTINGS: Final = ("IDEMWATCH_", "CELERY_", "DEMO_")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The URLs, the name that everything in them bears, and a folder that ends with the demo."""
+    """The URLs, the name that everything in them bears, and a folder that ends with the demo.
+
+    `cache`: the Redis behind `redis_url` if it is ours.
+    """
 
     redis_url: str
+    broker_url: str
     database_url: str
     namespace: str
     folder: Path
+    cache: RedisServer | None = None
 
     def environment(self, lease_seconds: float, metrics_address: str) -> dict[str, str]:
-        """The settings of the worker."""
+        """The settings of every service; only a worker uses those of metrics."""
         return {
+            "CELERY_BROKER_URL": self.broker_url.replace("unix://", "redis+socket://", 1),
             "IDEMWATCH_REDIS_URL": self.redis_url,
             "IDEMWATCH_DATABASE_URL": self.database_url,
             "IDEMWATCH_NAMESPACE": self.namespace,
@@ -50,28 +59,45 @@ class Stage:
         }
 
 
+def without_settings(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment (default: our own) without what would change the settings of a service."""
+    given = os.environ if environ is None else environ
+    return {name: value for name, value in given.items() if not name.startswith(_SETTINGS)}
+
+
 @contextmanager
 def set_stage(settings: Settings) -> Iterator[Stage]:
-    """Start servers, or use those of `settings`; migrate; at the end leave nothing behind."""
+    """Start servers, or use those of `settings`; at the end leave nothing behind.
+
+    The schema is empty: its tables come by `idemwatch db upgrade`.
+    """
     namespace = f"idemwatch-demo-{secrets.token_hex(4)}"
     with ExitStack() as stack:
         with uninterrupted():
             folder = Path(tempfile.mkdtemp(prefix=f"{namespace}-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        redis_url = stack.enter_context(_redis(settings.redis_url, namespace, folder))
+        cache = None
+        if settings.redis_url is None:
+            cache = stack.enter_context(_redis(folder))
+            redis_url, broker_url = cache.url, stack.enter_context(_redis(folder)).url
+        else:
+            redis_url = broker_url = stack.enter_context(_keys(settings.redis_url, namespace))
         database_url = stack.enter_context(_database(settings.database_url, namespace, folder))
-        yield Stage(redis_url, database_url, namespace, folder)
+        yield Stage(redis_url, broker_url, database_url, namespace, folder, cache)
 
 
 @contextmanager
-def _redis(url: str | None, namespace: str, folder: Path) -> Iterator[str]:
-    if url is None:
-        server = RedisServer.start(directory=folder)
-        try:
-            yield server.url
-        finally:
-            server.stop()
-        return
+def _redis(folder: Path) -> Iterator[RedisServer]:
+    server = RedisServer.start(directory=folder)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _keys(url: str, namespace: str) -> Iterator[str]:
+    """The URL of the user's Redis, in which keys with our name are removed."""
     with _connect_redis(url) as client:
         try:
             yield url
@@ -114,15 +140,11 @@ def _database(url: str | None, namespace: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _schema(url: str, namespace: str) -> Iterator[str]:
-    """The URL with a schema of our own, migrated, as its search_path."""
-    from idemwatch.idempotency.migrate import upgrade
-
+    """The URL with a schema of our own as its search_path."""
     name = sql.Identifier(namespace.replace("-", "_"))
     _execute(url, sql.SQL("CREATE SCHEMA {}").format(name))
     try:
-        own = with_search_path(url, namespace.replace("-", "_"))
-        upgrade(own)
-        yield own
+        yield with_search_path(url, namespace.replace("-", "_"))
     finally:
         _execute(url, sql.SQL("DROP SCHEMA {} CASCADE").format(name))
 

@@ -1,24 +1,34 @@
-"""The demo's summary: what was executed and turned away, and whether each effect happened once."""
+"""The demo's summary: what was executed and turned away, whether each effect happened once, and who
+was paged for what.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 from .ledger import Verdict
+from .scenarios import Outcome
 from .scoreboard import Row
+from .webhook import Notification
 
 _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The numbers, and the names of the work that went wrong."""
+    """The numbers, and the names of the work that went wrong.
+
+    `alerts`: names of those that fired; `notifications`: what was delivered, `pages` of it woke
+    somebody; `scenario`: what it came to, None without one.
+    """
 
     seconds: float
     works: int
     messages: int
     executed: int
+    checks: int
     redelivered: int
     turned_away: int
     met_running: int
@@ -29,6 +39,11 @@ class Summary:
     effects_lost: int
     doubled: tuple[str, ...]
     lost: tuple[str, ...]
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    alerts: tuple[str, ...] = ()
+    notifications: tuple[dict[str, object], ...] = ()
+    pages: tuple[dict[str, object], ...] = ()
+    scenario: Outcome | None = None
 
     @classmethod
     def of(
@@ -40,13 +55,18 @@ class Summary:
         messages: int,
         redelivered: int,
         killed: int,
+        addresses: Mapping[str, str] | None = None,
+        alerts: tuple[str, ...] = (),
+        notifications: Sequence[Notification] = (),
+        outcome: Outcome | None = None,
     ) -> Summary:
-        """From the counters of all tasks and the verdict over the effects."""
+        """From the counters of all tasks, the verdict over the effects, and what was delivered."""
         return cls(
             seconds=seconds,
             works=verdict.once + len(verdict.twice) + len(verdict.lost),
             messages=messages,
             executed=row.executed,
+            checks=row.checks,
             redelivered=redelivered,
             turned_away=row.turned_away,
             met_running=row.met_running,
@@ -57,12 +77,18 @@ class Summary:
             effects_lost=len(verdict.lost),
             doubled=verdict.twice,
             lost=verdict.lost,
+            addresses=dict(addresses or {}),
+            alerts=alerts,
+            notifications=tuple(one.as_dict() for one in notifications),
+            pages=tuple(one.as_dict() for one in notifications if one.page),
+            scenario=outcome,
         )
 
     @property
     def good(self) -> bool:
-        """Whether each effect happened exactly once."""
-        return not self.effects_twice and not self.effects_lost
+        """Whether each effect happened exactly once, and the scenario went as it should."""
+        once = not self.effects_twice and not self.effects_lost
+        return once and (self.scenario is None or self.scenario.as_expected)
 
     def as_json(self) -> str:
         """One JSON object, with a newline at its end."""
@@ -81,4 +107,10 @@ class Summary:
         for what, works in (("more than once", self.doubled), ("never", self.lost)):
             if works:
                 lines.append(f"{what}: {', '.join(works[:_NAMED])}{' ...' * (len(works) > _NAMED)}")
+        if self.alerts:
+            lines.append(f"alerts that fired: {', '.join(self.alerts)}; pages: {len(self.pages)}")
+        if self.scenario is not None:
+            verdict = "as expected" if self.scenario.as_expected else "NOT as expected"
+            lines.append(f"scenario {self.scenario.scenario}, {verdict}:")
+            lines += [f"  {sentence}" for sentence in self.scenario.told]
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The course of the demo: set the stage, start a worker, publish, settle, count.
+"""The course of the demo: set the stage, start everything, publish, settle, count.
 
 Invariant: it counts only when nothing is on its way any more. That is known for sure only without
 a worker, since a message on its way from the queue to the worker is nowhere in Redis: so the idle
@@ -11,48 +11,34 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Final
 
 import redis
-from celery import Celery
 from idemwatch.idempotency.settings import Settings
-from idemwatch.idempotency.settings import load as load_settings
 
-from .app import configure
+from .cast import Cast, Options, assemble
 from .interrupts import Interrupts
-from .ledger import Ledger, judge
-from .scoreboard import NOTHING, Score
+from .ledger import judge
+from .scenarios import LIMIT_SECONDS, Outcome, Phases, Scene
+from .scenarios import judge as judge_scenario
+from .scoreboard import NOTHING
 from .screen import Screen, View
-from .stage import Stage, set_stage
+from .stage import set_stage
 from .summary import Summary
-from .traffic import Traffic
 from .worker import DemoWorker
 
 TICK_SECONDS: Final = 0.25
 SETTLE_SECONDS: Final = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user asked for. `seconds` None: until Ctrl-C."""
-
-    seconds: float | None
-    metrics_address: str
-
-
 def run(options: Options, settings: Settings, screen: Screen, interrupts: Interrupts) -> Summary:
     """Play the demo to its end. Raises ConfigurationError, ProcessFailed or Interrupted."""
+    options.check(settings)
     with ExitStack() as stack:
         screen.say("starting PostgreSQL and Redis ...")
         stage = stack.enter_context(set_stage(settings))
-        ledger = Ledger(stage.database_url)
-        stack.callback(ledger.close)
-        ledger.create()
-        screen.say("starting a worker ...")
-        play = Play(stage, ledger, options, screen)
+        play = Play(stack.enter_context(assemble(stage, options, screen)), options, screen)
         stack.callback(play.close)
-        screen.say(f"metrics are served at {play.metrics_url}")
         stack.enter_context(screen)
         with interrupts.gently():
             play.publish(interrupts.requested)
@@ -63,33 +49,42 @@ def run(options: Options, settings: Settings, screen: Screen, interrupts: Interr
 class Play:
     """A running demo: one worker at a time, the traffic, and what both have come to."""
 
-    def __init__(self, stage: Stage, ledger: Ledger, options: Options, screen: Screen) -> None:
-        self._stage, self._ledger, self._options, self._screen = stage, ledger, options, screen
+    def __init__(self, cast: Cast, options: Options, screen: Screen) -> None:
+        self._cast, self._options, self._screen = cast, options, screen
         self._began = time.monotonic()
-        self._worker = DemoWorker.start(stage, options.metrics_address)
-        self._publisher = Celery("publisher", set_as_current=False)
-        configure(self._publisher, load_settings({}, stage.environment(1, "")))
-        self._traffic = Traffic(self._publisher)
-        self._redis = redis.Redis.from_url(stage.redis_url)
+        self._scene = Scene(cast.stage, cast.crew, cast.watch.notifications)
+        self._worker = cast.worker
+        self._broker = redis.Redis.from_url(cast.stage.broker_url)
         self._earlier = NOTHING
         self._latest = NOTHING
-        self.metrics_url = self._worker.metrics_url
+        self._outcome: Outcome | None = None
 
     def publish(self, stop: threading.Event) -> None:
-        """Publish until the time is over or `stop` is set."""
-        seconds = self._options.seconds
-        ends = None if seconds is None else time.monotonic() + seconds
-        while not stop.is_set() and (ends is None or time.monotonic() < ends):
-            self._traffic.publish_some(set(self._ledger.effects()))
-            self._show("publishing (Ctrl-C ends)")
-            stop.wait(TICK_SECONDS)
+        """Publish until the script or the time is over, or `stop` is set."""
+        ends = time.monotonic() + self._seconds()
+        with self._cast.crew.traffic(self._options.pattern):
+            script = self._script()
+            try:
+                while not stop.is_set() and time.monotonic() < ends:
+                    phase = next(script, None)
+                    if phase is None:
+                        break
+                    self._scene.fired |= self._cast.watch.look()
+                    self._show(f"{phase} (Ctrl-C ends)")
+                    stop.wait(TICK_SECONDS)
+            finally:
+                script.close()
 
     def settle(self) -> None:
         """Wait until no message is left. Past a generous deadline it is counted all the same."""
+        self._judge_scenario()
+        self._cast.crew.stop_beats()
+        self._cast.crew.stop_listening()
         self._wait_until(self._idle)
         self._stop_worker()
         while self._messages_left():
-            self._worker = DemoWorker.start(self._stage, self._options.metrics_address)
+            self._worker = DemoWorker(self._cast.crew)
+            self._worker.wait()
             settled = self._wait_until(self._idle)
             self._stop_worker()
             if not settled:
@@ -97,21 +92,40 @@ class Play:
 
     def summary(self) -> Summary:
         """What it all came to."""
-        row = self._earlier.total()
+        ledger, watch = self._cast.ledger, self._cast.watch
         return Summary.of(
-            row,
-            judge(self._traffic.expected, self._ledger.effects()),
+            self._earlier.total(),
+            judge(ledger.expected(), ledger.effects()),
             seconds=round(time.monotonic() - self._began, 1),
-            messages=self._traffic.messages,
-            redelivered=self._ledger.redelivered(),
-            killed=self._ledger.deaths(),
+            messages=ledger.published().messages,
+            redelivered=ledger.redelivered(),
+            killed=ledger.deaths(),
+            addresses=self._cast.addresses,
+            alerts=tuple(sorted(watch.ever)),
+            notifications=watch.notifications(),
+            outcome=self._outcome,
         )
 
     def close(self) -> None:
-        """End the worker at once, if it is still there, and our connections."""
-        self._worker.kill()
-        self._publisher.close()
-        self._redis.close()
+        """Close our connections."""
+        self._broker.close()
+
+    def _seconds(self) -> float:
+        """How long it publishes at most."""
+        if self._options.seconds is not None:
+            return self._options.seconds
+        scenario = self._options.scenario
+        return float("inf") if scenario is None or scenario.endless else LIMIT_SECONDS
+
+    def _script(self) -> Phases:
+        scenario = self._options.scenario
+        return _endless() if scenario is None else scenario.script(self._scene, scenario)
+
+    def _judge_scenario(self) -> None:
+        """Now, since what is ended on purpose afterwards is no trouble."""
+        scenario, told = self._options.scenario, self._cast.watch.notifications()
+        if scenario is not None:
+            self._outcome = judge_scenario(scenario, told, self._scene.began, self._scene.fired)
 
     def _stop_worker(self) -> None:
         self._earlier += self._worker.score()
@@ -123,8 +137,8 @@ class Play:
 
     def _messages_left(self) -> int:
         """Messages in the queue, and those given to the worker and not acknowledged."""
-        namespace = self._stage.namespace
-        with self._redis.pipeline(transaction=True) as pipe:
+        namespace = self._cast.stage.namespace
+        with self._broker.pipeline(transaction=True) as pipe:
             pipe.llen(f"{namespace}:{namespace}")
             pipe.hlen(f"{namespace}:unacked")
             return sum(pipe.execute())
@@ -141,18 +155,22 @@ class Play:
         return True
 
     def _show(self, phase: str) -> None:
+        self._cast.crew.check()
         self._latest = self._worker.score()
+        watch = self._cast.watch
         self._screen.show(
             View(
                 phase=phase,
                 elapsed_seconds=time.monotonic() - self._began,
-                score=self._score(),
-                metrics_url=self.metrics_url,
-                works=len(self._traffic.expected),
-                messages=self._traffic.messages,
-                effects=sum(self._ledger.effects().values()),
+                score=self._earlier + self._latest,
+                addresses=self._cast.addresses,
+                published=self._cast.ledger.published(),
+                firing=watch.firing,
+                pages=watch.pages,
             )
         )
 
-    def _score(self) -> Score:
-        return self._earlier + self._latest
+
+def _endless() -> Phases:
+    while True:
+        yield "publishing"

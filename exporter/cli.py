@@ -14,9 +14,17 @@ import click
 from .worker import install_signals
 
 COMMANDS = {
+    "boards": (
+        "dashboards.boards_command", "boards", "Build Grafana's boards, and push them there.",
+    ),
     "db": ("idempotency.database_commands", "db", "Migrate the database that keeps the records."),
+    "exporter": (
+        "exporter.exporter_command", "exporter",
+        "Serve /metrics: stores, records, schedules, beats, workers, queues.",
+    ),
     "keys": ("idempotency.key_commands", "keys", "Look at keys, and forget one that is stuck."),
     "purge": ("idempotency.database_commands", "purge", "Delete expired records."),
+    "rules": ("alerts.rules_command", "rules", "Build Prometheus' recording and alert rules."),
     "schedules": (
         "scheduler.schedule_commands", "schedules",
         "Look at schedules, and move them out of crowded times.",
@@ -26,8 +34,10 @@ COMMANDS = {
         "Check schedules, for people and for CI: exit 0, 1 (warnings), 2 (errors) or 3.",
     ),
 }  # fmt: skip
-EXTRAS = {"numpy": "schedules"}
+EXTRAS = {"numpy": "schedules", "yaml": "web", "grafanalib": "server"}
 """Which extra brings a package that a command may lack."""
+SERVERS = ("boards", "exporter", "rules")
+"""Commands of a monitoring host: what they need is in one extra, `server`."""
 
 
 class LazyGroup(click.Group):
@@ -54,8 +64,9 @@ def _imported(command: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:
             raise
+        extra = "server" if command in SERVERS else EXTRAS[error.name]
         raise click.ClickException(
-            f'{command} needs {error.name}: pip install "idemwatch[{EXTRAS[error.name]}]"'
+            f'{command} needs {error.name}: pip install "idemwatch[{extra}]"'
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Wires the metrics endpoint into a Celery worker, by one line of code or one setting.
 
-The main process serves; each child of a prefork pool keeps its counts in the file of its slot.
+The main process serves, and registers itself in Redis so that Prometheus finds it; each child of a
+prefork pool keeps its counts in the file of its slot.
 Invariants: without the line and without the setting nothing happens; a wrong address or file stops
 the worker at its start, with the reason; importing this module is cheap, since Celery's command
 does it at every start.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from .endpoint import Endpoint
     from .node_directory import NodeDirectory
+    from .registration import Registration
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +85,17 @@ class WorkerMetrics:
         self._web_config = (
             Path(settings.metrics_web_config) if settings.metrics_web_config else None
         )
+        self._settings, self._node = settings, str(worker.hostname)
         parse_address(address, ADDRESS_SETTING)
+        if settings.metrics_advertise:
+            from .registration import parse_advertised
+
+            parse_advertised(settings.metrics_advertise)
         WatchedWebConfig(self._web_config)
         _announce(self._app)  # it may refuse a task's options, so it comes before the directory
         self.directory: NodeDirectory = claim(_path(settings.metrics_dir), worker.hostname)
         self._endpoint: Endpoint | None = None
+        self._registration: Registration | None = None
         slots.merge_from(self.directory.path)
 
     @property
@@ -112,10 +120,29 @@ class WorkerMetrics:
         )
         (self.directory.path / "url").write_text(f"{self._endpoint.url}\n")
         log.info("metrics are served at %s/metrics", self._endpoint.url)
+        self._register(self._endpoint)
+
+    def _register(self, endpoint: Endpoint) -> None:
+        """Without Redis nobody asks; the main process alone does it, its children never."""
+        if self._settings.redis_url is None:
+            return
+        from .registration import begin
+
+        self._registration = begin(
+            self._settings.redis_url,
+            self._settings.namespace,
+            node=self._node,
+            advertised=self._settings.metrics_advertise,
+            listens=endpoint.address,
+            scheme=endpoint.url.partition(":")[0],
+            concurrency=lambda: int(getattr(self._consumer.pool, "num_processes", None) or 0),
+        )
 
     def stop(self) -> None:
         from idemwatch.idempotency import slots
 
+        if self._registration is not None:
+            self._registration.stop()
         if self._endpoint is not None:
             self._endpoint.close()
         slots.merge_from(None)

@@ -46,6 +46,7 @@ class Settings:
     max_result_bytes: int = 1_000_000
     region: str = ""
     metrics_address: str | None = None
+    metrics_advertise: str | None = None
     metrics_web_config: str | None = None
     metrics_dir: str | None = None
     schedule_capacity: int | None = None

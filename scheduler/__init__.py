@@ -18,5 +18,5 @@ Where things are, each building on those before it:
 - `schedules`: schedule_commands, view_commands, change_commands, importing, *_view, bars,
   text_table;
 - what the commands share: command_options, command_steps, terminal, exit_codes, report_file;
-- metrics: gauges, recommendations.
+- metrics: gauges, recommendations, improvements (what is recommended).
 """

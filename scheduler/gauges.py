@@ -1,7 +1,9 @@
-"""What Prometheus is told of schedules: one analysis in, metric families out.
+"""What Prometheus is told of schedules and of beats: plain values in, metric families out.
 
 Every status, grade, band, half hour and outcome is there from the start, at 0. What is told of
-single schedules is capped, and no label holds an argument, a key or a user.
+single schedules is capped, and no label holds an argument, a key or a user. Beats stand apart, and
+with them what is overdue: that is asked of the table alone, and is told however long an analysis
+of the schedules takes.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import islice
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -57,25 +58,37 @@ class Runs:
 class Analysis:
     """All that the metrics are made of, at one moment.
 
-    `schedules`: all of them, also those that are paused. `duplicates`: schedules that mean the
-    same as one before them. `runs`: by id. `firings`: due times by outcome, each counted once.
-    `ticks`: the last of each beat.
+    `schedules`: all of them, also those that are paused. `unreadable`: rows that are no schedule.
+    `duplicates`: schedules that mean the same as one before them. `runs`: by id.
     """
 
     now: datetime
     health: Health
     capacity: Capacity
     schedules: Sequence[Schedule] = ()
+    unreadable: int = 0
     duplicates: int = 0
     recommendations: Sequence[Recommendation] = ()
     runs: Mapping[str, Runs] = field(default_factory=dict)
-    firings: Mapping[str, int] = field(default_factory=dict)
-    ticks: Sequence[datetime] = ()
 
     def overdue(self, one: Schedule) -> timedelta:
         """How long ago the misfire grace of its due time ended; zero if it has not."""
         due = self.runs[one.id].next_at if one.active and one.id in self.runs else None
         return max(timedelta(0), self.now - due - one.misfire_grace) if due else timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beats:
+    """What is known of the beats and of what they did.
+
+    `firings`: due times by outcome, each counted once. `overdue`: active schedules whose due time
+    and misfire grace have passed. `last_tick`: of any beat. `live`: beats with a tick just now.
+    """
+
+    firings: Mapping[str, int] = field(default_factory=dict)
+    overdue: int = 0
+    last_tick: datetime | None = None
+    live: int = 0
 
 
 def families(found: Analysis) -> Iterator[Metric]:
@@ -84,7 +97,6 @@ def families(found: Analysis) -> Iterator[Metric]:
     yield from _of_load(found.health, found.capacity)
     yield from _of_recommendations(found)
     yield from _of_schedules(found)
-    yield from _of_beats(found)
 
 
 def _gauge(name: str, text: str, values: Mapping[str, float], label: str) -> Metric:
@@ -110,8 +122,8 @@ def _of_health(health: Health, duplicates: int) -> Iterator[Metric]:
         len(health.conflicts),
     )
     yield _number("schedule_duplicates", "Schedules that mean the same as another", duplicates)
-    yield _number(
-        "schedule_unbalanced_hours", "Hours over 50% without a hotspot", health.unbalanced_hours
+    yield _number(  # not `_unbalanced_hours`: promtool takes that for a time
+        "schedule_unbalanced", "Hours over 50% without a hotspot", health.unbalanced_hours
     )
 
 
@@ -157,6 +169,8 @@ def _of_schedules(found: Analysis) -> Iterator[Metric]:
     for one in found.schedules:
         counts[STATUSES[one.status]] += 1
     yield _gauge("schedules", "Schedules", counts, "status")
+    text = "Rows that are no schedule; `idemwatch validate-schedules` tells what is wrong with each"
+    yield _number("schedules_unreadable", text, found.unreadable)
     labels = labels_of(found.schedules)
     info = GaugeMetricFamily(
         "idemwatch_schedule_info",
@@ -177,15 +191,17 @@ def _of_runs(found: Analysis, labels: Mapping[str, str]) -> Iterator[Metric]:
         name: GaugeMetricFamily(f"idemwatch_schedule_{name}", text, labels=["schedule", "task"])
         for name, text in _OF_RUNS.items()
     }
-    active = [one for one in found.schedules if one.active]
-    told = sorted(active, key=found.overdue, reverse=True)
-    for one in islice(told, MOST_SCHEDULES):
+    for one in most_overdue(found):
         for name, value in _facts(one, found).items():
             if value is not None:
                 families[name].add_metric([labels[one.id], _label(one.task)], value)
     yield from families.values()
-    overdue = sum(found.overdue(one) > timedelta(0) for one in active)
-    yield _number("schedules_overdue", "Schedules whose due time passed unfired", overdue)
+
+
+def most_overdue(found: Analysis) -> list[Schedule]:
+    """The active schedules whose runs are told, at most 500."""
+    active = [one for one in found.schedules if one.active]
+    return sorted(active, key=found.overdue, reverse=True)[:MOST_SCHEDULES]
 
 
 def _facts(one: Schedule, found: Analysis) -> dict[str, float | None]:
@@ -197,7 +213,8 @@ def _facts(one: Schedule, found: Analysis) -> dict[str, float | None]:
     return dict(zip(_OF_RUNS, values, strict=True))
 
 
-def _of_beats(found: Analysis) -> Iterator[Metric]:
+def beat_families(found: Beats) -> Iterator[Metric]:
+    """The metrics of beats."""
     firings = CounterMetricFamily(
         "idemwatch_schedule_firings", "Due times by what became of them", labels=["outcome"]
     )
@@ -207,11 +224,11 @@ def _of_beats(found: Analysis) -> Iterator[Metric]:
     tick = GaugeMetricFamily(
         "idemwatch_beat_last_tick_timestamp_seconds", "The last tick of any beat"
     )
-    if found.ticks:
-        tick.add_metric([], max(found.ticks).timestamp())
+    if found.last_tick is not None:
+        tick.add_metric([], found.last_tick.timestamp())
     yield tick
-    live = sum(found.now - one <= LIVE for one in found.ticks)
-    yield _number("beats_live", f"Beats with a tick in the last {LIVE.seconds} s", live)
+    yield _number("beats_live", f"Beats with a tick in the last {LIVE.seconds} s", found.live)
+    yield _number("schedules_overdue", "Schedules whose due time passed unfired", found.overdue)
 
 
 def labels_of(schedules: Sequence[Schedule]) -> dict[str, str]:

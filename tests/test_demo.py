@@ -3,98 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-import psutil
 import psycopg
 import pytest
 import redis
 from idemwatch.demo.ledger import Verdict, judge
 from idemwatch.demo.scoreboard import Row, read
 from idemwatch.demo.summary import Summary
+from support.demo_run import Demo, ended, start_demo, within
 
 pytestmark = pytest.mark.worker
-DEADLINE_SECONDS = 120
-
-
-class Demo:
-    """`python -m idemwatch.demo`, whose files all go to a folder that the test looks into."""
-
-    def __init__(self, process: subprocess.Popen[str], temporary: Path) -> None:
-        self.process, self._temporary = process, temporary
-
-    def wait_for_line(self, part: str) -> str:
-        """The first line of output that contains `part`; the rest stays to be read."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if part in line:
-                return line
-        raise AssertionError(f"the demo ended without saying {part!r}")
-
-    def end(self) -> tuple[int, str, str]:
-        """Exit code, the rest of stdout, and stderr."""
-        out, err = self.process.communicate(timeout=DEADLINE_SECONDS)
-        return self.process.returncode, out, err
-
-    def leftovers(self) -> list[str]:
-        """Files and processes that are still there."""
-        mark = str(self._temporary)
-        processes = []
-        for process in psutil.process_iter():
-            try:
-                shown = [*process.cmdline(), process.environ().get("TMPDIR", "")]
-            except psutil.Error:
-                continue
-            if any(mark in part for part in shown):
-                processes.append(" ".join(process.cmdline()))
-        return [str(path) for path in self._temporary.iterdir()] + processes
 
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     """Start the demo with some arguments and environment."""
-    temporary = tmp_path / "temporary"
-    temporary.mkdir(mode=0o755)
-    for folder in (temporary, *temporary.parents):  # the servers may run as another user
-        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str, **environment: str) -> Demo:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "idemwatch.demo", "--metrics-port", "0", *arguments],
-            env={**os.environ, "TMPDIR": str(temporary), **environment},
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+    with ExitStack() as stack:
+        yield lambda *arguments, **environment: stack.enter_context(
+            ended(start_demo(tmp_path, *arguments, **environment))
         )
-        started.append(process)
-        return Demo(process, temporary)
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-@contextmanager
-def within(demo: Demo) -> Iterator[None]:
-    """Kill the demo if the block takes too long, so that reading its output ends."""
-    timer = threading.Timer(DEADLINE_SECONDS, demo.process.kill)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def test_each_effect_happens_once_and_nothing_is_left(
@@ -119,7 +51,7 @@ def test_ctrl_c_ends_it_with_a_summary(demo: Callable[..., Demo]) -> None:
     with within(running):
         running.wait_for_line("publishing")
         running.wait_for_line("publishing")
-    running.process.send_signal(signal.SIGINT)
+    running.interrupt()
     code, out, _ = running.end()
     assert code == 0
     assert "0 more than once, 0 never" in out
@@ -127,7 +59,9 @@ def test_ctrl_c_ends_it_with_a_summary(demo: Callable[..., Demo]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["starting PostgreSQL", "starting a worker"])
+@pytest.mark.parametrize(
+    "moment", ["starting PostgreSQL", "starting a worker", "starting Prometheus"]
+)
 def test_a_signal_while_it_starts_leaves_nothing(
     demo: Callable[..., Demo], moment: str, number: signal.Signals
 ) -> None:
@@ -174,6 +108,13 @@ def test_the_servers_of_the_user_are_left_as_they_were(
         (["--metrics-port", "99999"], {}, "--metrics-port"),
         (["--json", "nowhere/out.json"], {}, "there is no folder"),
         (["--second", "1"], {}, "--second"),
+        (["--scenario", "flood"], {}, "duplicate-storm"),
+        (
+            ["--scenario", "redis-outage"],
+            {"IDEMWATCH_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"},
+            "IDEMWATCH_REDIS_URL",
+        ),
+        (["--scenario", "calm"], {"PATH": "/nowhere"}, "prometheus prometheus-alertmanager"),
         ([], {"IDEMWATCH_REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}, "IDEMWATCH_REDIS_URL"),
         ([], {"IDEMWATCH_REDIS_URL": "http://127.0.0.1:1/0"}, "redis://"),
         (
@@ -195,9 +136,20 @@ def test_wrong_options_and_settings_are_named(
     assert running.leftovers() == []
 
 
+def test_without_prometheus_it_says_what_to_install_and_goes_on(
+    demo: Callable[..., Demo], redis_url: str, empty_database_url: str
+) -> None:
+    servers = {"IDEMWATCH_REDIS_URL": redis_url, "IDEMWATCH_DATABASE_URL": empty_database_url}
+    code, out, err = demo("--seconds", "1", PATH="/nowhere", **servers).end()
+    assert (code, err) == (0, ""), out
+    wanted = "apt-get install --no-install-recommends prometheus prometheus-alertmanager"
+    assert out.count(wanted) == 1
+    assert "0 more than once, 0 never" in out
+
+
 def test_the_judge_finds_doubles_and_losses() -> None:
-    verdict = judge(["a", "b", "c"], {"a": 1, "b": 2})
-    assert verdict == Verdict(once=1, twice=("b",), lost=("c",))
+    verdict = judge(["a", "b", "c"], {"a": 1, "b": 2, "unexpected": 2})
+    assert verdict == Verdict(once=1, twice=("b", "unexpected"), lost=("c",))
 
 
 @pytest.mark.parametrize(

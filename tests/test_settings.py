@@ -37,6 +37,7 @@ VALUES: dict[str, tuple[Any, str, Any, Any, Any]] = {
     "max_result_bytes": (1_000_000, "0", 0, 5, 5),
     "region": ("", "eu-1", "eu-1", "us-2", "us-2"),
     "metrics_address": (None, "127.0.0.1:9912", "127.0.0.1:9912", ":1", ":1"),
+    "metrics_advertise": (None, "web-1", "web-1", "10.0.0.5:9", "10.0.0.5:9"),
     "metrics_web_config": (None, "/env.yml", "/env.yml", "/conf.yml", "/conf.yml"),
     "metrics_dir": (None, "/env", "/env", "/conf", "/conf"),
     "schedule_capacity": (None, "8", 8, 9, 9),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .celery_benches import key, publish
+from .exporter_benches import refresh_1m, scrape_10k
 from .lab import Lab
 from .measure import Measured
 from .postgres_benches import postgres_claim, postgres_cycle, postgres_duplicate
@@ -34,6 +35,8 @@ class Bench:
     goal: float
     baseline: str = ""
     unit: str = RATIO
+    large: bool = False
+    """Whether it takes minutes to prepare: only `make bench-large` runs it, or its name."""
 
     @property
     def name(self) -> str:
@@ -60,6 +63,8 @@ BENCHES: Final = {
         Bench(worker_cpu, 1.15, _PLAIN),
         Bench(worker_cpu_postgres, 1.5, _PLAIN),
         Bench(scrape_recycled, 1.2, "after no child"),
+        Bench(scrape_10k, 400.0, unit="ms"),
+        Bench(refresh_1m, 1.5, "1,000 records", large=True),
         Bench(load_map_10k, 0.4, "cronstable"),
         Bench(load_map_100k, 12.0, "10,000 schedules"),
         Bench(plan_peak_1k, 1.02, "lower bound"),

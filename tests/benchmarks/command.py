@@ -26,9 +26,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [name for name in os.environ if name.startswith("IDEMWATCH_")]:
         del os.environ[name]  # it would be a setting of what is measured
     try:
-        return _run(asked.only or list(BENCHES))
+        return _run(
+            asked.only or [one.name for one in BENCHES.values() if one.large == asked.large]
+        )
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
+
+
+def _all(*, large: bool) -> list[str]:
+    return [name for name, bench in BENCHES.items() if bench.large == large]
 
 
 def _run(chosen: Sequence[str]) -> int:
@@ -82,5 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--only", action="append", choices=list(BENCHES), metavar="NAME", help="one bench, by name"
+    )
+    parser.add_argument(
+        "--large", action="store_true", help="those that take minutes to prepare, and only those"
     )
     return parser

@@ -50,12 +50,17 @@ class Servers:
         return server.url
 
     @cached_property
-    def database_url(self) -> str:
-        """A migrated database, whose commits are flushed as PostgreSQL's default has it."""
+    def postgres(self) -> PostgresServer:
+        """A PostgreSQL whose commits are flushed as its default has it."""
         server = PostgresServer.start(durable=True)
         self._stack.callback(server.stop)
-        upgrade(server.url)
-        return server.url
+        return server
+
+    @cached_property
+    def database_url(self) -> str:
+        """A migrated database there."""
+        upgrade(self.postgres.url)
+        return self.postgres.url
 
 
 class Lab:
@@ -92,6 +97,13 @@ class Lab:
     def database_url(self) -> str:
         """A migrated database."""
         return self._servers.database_url
+
+    def new_database(self, name: str) -> str:
+        """A migrated database of the bench's own, dropped after it."""
+        url = self._servers.postgres.create_database(name)
+        self.stack.callback(self._servers.postgres.drop_database, name)
+        upgrade(url)
+        return url
 
     @cached_property
     def client(self) -> redis.Redis:

@@ -1,0 +1,61 @@
+"""Reads of the exporter: of one moment, changing nothing, and ended in time by the server."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+import pytest
+from idemwatch.exporter.read_only_store import read
+from idemwatch.idempotency.errors import StoreUnavailable
+from idemwatch.idempotency.postgres_link import Connection, PostgresLink
+
+COUNT = "SELECT count(*) FROM endpoint_stats"
+ADD = "INSERT INTO endpoint_stats (endpoint, scope, records, hits) VALUES ('t', 'global', 1, 0)"
+
+
+def counted(connection: Connection) -> int:
+    row = connection.execute(COUNT).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_all_of_a_read_is_of_one_moment(link: PostgresLink, database_url: str) -> None:
+    def twice(connection: Connection) -> tuple[int, int]:
+        before = counted(connection)
+        with psycopg.connect(database_url, autocommit=True) as other:
+            other.execute(ADD)
+        return before, counted(connection)
+
+    assert read(link, twice) == (0, 0)
+    assert read(link, counted) == 1
+
+
+def test_a_read_changes_nothing(link: PostgresLink) -> None:
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        read(link, lambda connection: connection.execute(ADD))
+    assert read(link, counted) == 0
+
+
+def test_a_statement_that_takes_too_long_is_ended_by_the_server_and_asked_once(
+    link: PostgresLink, database_url: str
+) -> None:
+    asked = []
+
+    def sleep(connection: Connection) -> None:
+        asked.append(1)
+        connection.execute("SELECT pg_sleep(60)")
+
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable, match=r"longer than 0\.2 s"):
+        read(link, sleep, timeout=0.2)
+    assert time.monotonic() - began < 10
+    assert len(asked) == 1
+    assert not link.breaker.is_open
+    assert read(link, counted) == 0, "the connection serves on"
+
+
+def test_what_a_read_sets_ends_with_it(link: PostgresLink) -> None:
+    assert read(link, lambda c: c.execute("SHOW statement_timeout").fetchone()) == ("10s",)
+    assert link.run(lambda c: c.execute("SHOW statement_timeout").fetchone()) == ("0",)
+    assert link.run(lambda c: c.execute("SHOW transaction_read_only").fetchone()) == ("off",)

@@ -1,0 +1,408 @@
+"""Workers register themselves: the right address, once, and not longer than they live."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from idemwatch.demo.servers import RedisServer
+from idemwatch.exporter import registration
+from idemwatch.exporter.registration import (
+    SETTING,
+    Registration,
+    begin,
+    parse_advertised,
+    target_of,
+)
+from idemwatch.exporter.service_discovery import target_groups
+from idemwatch.exporter.worker_collector import LIVE_SECONDS, WorkerCollector
+from idemwatch.exporter.worker_directory_store import Facts, Listed, WorkerDirectory
+from idemwatch.idempotency.errors import ConfigurationError
+from idemwatch.idempotency.redis_link import RedisLink
+from support.promtool import told
+from support.stores import wait_until
+from support.worker import Worker, start_worker
+
+NAMESPACE = "registered"
+SEEN = f"{NAMESPACE}:{{workers}}:seen"
+APP = "support.metered_app"
+NewWorker = Callable[..., Worker]
+needs_worker = pytest.mark.worker
+
+
+# -- the address -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("web-1", "web-1", None),
+        ("web-1.example.org:9912", "web-1.example.org", 9912),
+        (" 10.0.0.5 ", "10.0.0.5", None),
+        ("10.0.0.5:80", "10.0.0.5", 80),
+        ("[2001:db8::1]", "[2001:db8::1]", None),
+        ("[::1]:9912", "[::1]", 9912),
+    ],
+)
+def test_host_and_port_are_advertised_as_they_are_given(
+    text: str, host: str, port: int | None
+) -> None:
+    assert parse_advertised(text) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", ":9912", "host:", "host:0", "host:65536", "http://host", "host/path", "a b", "::1",
+        "2001:db8::1", "[::1", "[web-1]", "[::1%eth0]", "user@host", "a,b", "host:x", "x" * 300,
+    ],
+)  # fmt: skip
+def test_what_is_no_host_is_refused_by_the_settings_name(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{SETTING}: .* is not HOST or HOST:PORT"):
+        parse_advertised(text)
+
+
+def test_an_ipv6_address_without_brackets_is_hinted_at() -> None:
+    with pytest.raises(ConfigurationError, match="put an IPv6 address in brackets"):
+        parse_advertised("2001:db8::1")
+
+
+@pytest.mark.parametrize(
+    ("advertised", "listens", "target"),
+    [
+        ("web-1", ("127.0.0.1", 9913), "web-1:9913"),
+        ("web-1:80", ("0.0.0.0", 9912), "web-1:80"),
+        ("127.0.0.1", ("127.0.0.1", 9914), "127.0.0.1:9914"),
+        ("localhost:9", ("127.0.0.1", 9914), "localhost:9"),
+        ("[::1]", ("::1", 9914), "[::1]:9914"),
+        (None, ("10.0.0.5", 9912), "10.0.0.5:9912"),
+        (None, ("2001:db8::1", 9912), "[2001:db8::1]:9912"),
+        (None, ("web-1", 9912), "web-1:9912"),
+        (None, ("0.0.0.0", 9912), "this-host.example.org:9912"),
+        (None, ("::", 9912), "this-host.example.org:9912"),
+        (None, ("127.0.0.1", 9912), None),
+        (None, ("127.8.8.8", 9912), None),
+        (None, ("localhost", 9912), None),
+        (None, ("::1", 9912), None),
+        (None, ("fe80::1%eth0", 9912), None),
+    ],
+)  # fmt: skip
+def test_others_are_told_where_they_reach_the_worker(
+    advertised: str | None,
+    listens: tuple[str, int],
+    target: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: "this-host.example.org")
+    assert target_of(advertised, listens) == target
+
+
+@pytest.mark.parametrize(
+    ("full", "short", "target"),
+    [("localhost", "web-1", "web-1:1"), ("localhost", "localhost", None)],
+)
+def test_a_host_that_knows_no_name_but_localhost_tells_none(
+    full: str, short: str, target: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getfqdn", lambda: full)
+    monkeypatch.setattr(socket, "gethostname", lambda: short)
+    assert target_of(None, ("0.0.0.0", 1)) == target
+
+
+# -- the thread ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def directory(redis_url: str) -> Iterator[WorkerDirectory]:
+    directory = WorkerDirectory(RedisLink.from_url(redis_url), NAMESPACE)
+    yield directory
+    directory.close()
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def registered(url: str, interval: float = 0.02, facts: Any = None) -> Registration:
+    """A registration that comes often."""
+    link = RedisLink.from_url(url, timeout_seconds=0.5)
+    one = Facts("node", "host:1", "http", 2, "i")
+    return Registration(WorkerDirectory(link, NAMESPACE), facts or (lambda: one), interval)
+
+
+def test_it_registers_again_and_again_until_it_is_stopped(
+    redis_url: str, directory: WorkerDirectory, client: redis.Redis
+) -> None:
+    running = registered(redis_url)
+    running.start()
+    wait_until(lambda: len(directory.workers()) == 1)
+    first = client.zscore(SEEN, "node") or 0
+    wait_until(lambda: (client.zscore(SEEN, "node") or 0) > first)
+    running.stop()
+    assert directory.workers() == []
+
+
+def test_it_keeps_no_connection_that_a_child_could_inherit(
+    redis_url: str, directory: WorkerDirectory, client: redis.Redis
+) -> None:
+    running = registered(redis_url, interval=60)
+    before = len(client.client_list())
+    running.start()
+    wait_until(lambda: client.zscore(SEEN, "node") is not None)
+    wait_until(lambda: len(client.client_list()) == before)
+    running.stop()
+
+
+def test_facts_are_those_of_now(redis_url: str, directory: WorkerDirectory) -> None:
+    size = [2]
+    running = registered(redis_url, facts=lambda: Facts("node", "h:1", "http", size[0], "i"))
+    running.start()
+    wait_until(lambda: [one.concurrency for one in directory.workers()] == [2])
+    size[0] = 9
+    wait_until(lambda: [one.concurrency for one in directory.workers()] == [9])
+    running.stop()
+    assert directory.workers() == []
+
+
+def test_it_waits_for_a_redis_that_is_away_and_says_so_once(
+    new_redis: Callable[..., RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server = new_redis()
+    url = server.database(0)
+    server.kill()
+    running = registered(url)
+    running.start()
+    tried = threading.Event()
+    running._directory.register = _noting(running._directory.register, tried, times=20)  # type: ignore[method-assign]
+    assert tried.wait(30)
+    server.restart()
+    directory = WorkerDirectory(RedisLink.from_url(url), NAMESPACE)
+    wait_until(lambda: len(directory.workers()) == 1)
+    running.stop()
+    assert directory.workers() == []
+    directory.close()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "redis is left out for a moment", "redis answers again",
+    ]  # fmt: skip
+
+
+def _noting(call: Callable[[Facts], None], done: threading.Event, times: int) -> Any:
+    left = [times]
+
+    def noted(facts: Facts) -> None:
+        left[0] -= 1
+        if left[0] <= 0:
+            done.set()
+        call(facts)
+
+    return noted
+
+
+def test_an_end_while_redis_is_away_is_in_order_all_the_same() -> None:
+    running = registered("redis://127.0.0.1:1")
+    running.start()
+    running.stop()
+    assert not running._thread.is_alive()
+
+
+def test_an_end_while_redis_hangs_takes_seconds(new_redis: Callable[..., RedisServer]) -> None:
+    server = new_redis()
+    directory = WorkerDirectory(RedisLink.from_url(server.url), NAMESPACE)
+    running = registered(server.url)
+    running.start()
+    wait_until(lambda: len(directory.workers()) == 1)
+    directory.close()
+    server.freeze()
+    began = time.monotonic()
+    running.stop()
+    assert time.monotonic() - began < 10
+    server.thaw()
+
+
+def test_loopback_is_told_once_with_what_to_set(
+    redis_url: str, directory: WorkerDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    running = begin(
+        redis_url, NAMESPACE, node="n" * 300, advertised=None, listens=("127.0.0.1", 1),
+        scheme="http", concurrency=lambda: 3,
+    )  # fmt: skip
+    wait_until(lambda: len(directory.workers()) == 1)
+    assert directory.workers()[0].target is None
+    (record,) = [r for r in caplog.records if r.name == registration.__name__]
+    assert record.levelname == "INFO" and SETTING in record.message
+    running.stop()
+
+
+# -- real workers ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def started(new_worker: NewWorker, redis_url: str, tmp_path: Path) -> Callable[..., Worker]:
+    def start(**options: Any) -> Worker:
+        env = {
+            "METERED_BY": "line",
+            "IDEMWATCH_METRICS_DIR": str(tmp_path),
+            "IDEMWATCH_REDIS_URL": redis_url,
+            "IDEMWATCH_NAMESPACE": NAMESPACE,
+            "IDEMWATCH_METRICS_ADVERTISE": "127.0.0.1",
+            **options.pop("env", {}),
+        }
+        broker = options.pop("broker", redis_url)
+        return new_worker(APP, broker=broker, backend=broker, env=env, **options)
+
+    return start
+
+
+def only(directory: WorkerDirectory) -> Listed:
+    wait_until(lambda: len(directory.workers()) == 1, 60)
+    return directory.workers()[0]
+
+
+@needs_worker
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "solo"])
+def test_a_worker_is_listed_where_it_serves_until_it_ends_in_order(
+    started: Callable[..., Worker], directory: WorkerDirectory, tmp_path: Path, pool: str
+) -> None:
+    worker = started(pool=pool, concurrency=3)
+    found = only(directory)
+    (group,) = target_groups([found])
+    (target,) = group["targets"]
+    url = (tmp_path / worker.nodename / "url").read_text().strip()
+    assert url == f"http://{target}" and found.node == worker.nodename
+    assert found.concurrency == (1 if pool == "solo" else 3)
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+        assert b"idemwatch_worker_tasks" in answer.read()
+    worker.stop()
+    assert directory.workers() == []
+
+
+@needs_worker
+def test_a_worker_that_is_killed_stays_listed_and_expected(
+    started: Callable[..., Worker], directory: WorkerDirectory, client: redis.Redis
+) -> None:
+    worker = started()
+    target = only(directory).target
+    worker.kill()
+    client.zincrby(SEEN, -LIVE_SECONDS * 1_000_000, worker.nodename)
+    collector = WorkerCollector(directory)
+    found = told(collector.collect())
+    assert (found["workers"], found["workers_expected"]) == ({(): 0}, {(): 1})
+    assert [group["targets"] for group in target_groups(collector.listed() or ())] == [[target]]
+
+
+@needs_worker
+def test_only_the_main_process_registers_and_children_that_are_replaced_do_not(
+    started: Callable[..., Worker], directory: WorkerDirectory, client: redis.Redis
+) -> None:
+    worker = started(concurrency=2)
+    only(directory)
+    facts = client.hgetall(f"{NAMESPACE}:{{workers}}:facts")
+    old = set(worker.children())
+    for pid in old:
+        os.kill(pid, 9)
+    worker.wait_for(lambda: len(set(worker.children()) - old) == 2, "the children were replaced")
+    assert client.hgetall(f"{NAMESPACE}:{{workers}}:facts") == facts, "the instance is the same"
+    assert worker.log.count("registered for service discovery") == 1
+    worker.stop()
+    assert directory.workers() == []
+
+
+@needs_worker
+def test_a_cold_shutdown_takes_the_worker_out_too(
+    started: Callable[..., Worker], directory: WorkerDirectory
+) -> None:
+    worker = started()
+    only(directory)
+    os.kill(worker.pid, 3)
+    worker.wait_for_end()
+    assert directory.workers() == []
+
+
+@needs_worker
+def test_a_restarted_consumer_does_not_register_twice(
+    started: Callable[..., Worker],
+    directory: WorkerDirectory,
+    new_redis: Callable[..., RedisServer],
+) -> None:
+    broker = new_redis()
+    worker = started(broker=broker.database(0))
+    first = only(directory)
+    broker.kill()
+    worker.wait_for_log("consumer: Connection to broker lost")
+    broker.restart()
+    worker.wait_for_log("Connected to redis", times=2)
+    second = only(directory)
+    assert (second.node, second.target) == (first.node, first.target)
+    assert worker.log.count("registered for service discovery") == 1
+
+
+@needs_worker
+def test_a_worker_starts_without_its_redis_and_registers_when_it_comes(
+    started: Callable[..., Worker], new_redis: Callable[..., RedisServer]
+) -> None:
+    server = new_redis()
+    url = server.database(0)
+    server.kill()
+    worker = started(env={"IDEMWATCH_REDIS_URL": url})
+    worker.wait_for_log("redis is left out for a moment")
+    server.restart()
+    directory = WorkerDirectory(RedisLink.from_url(url), NAMESPACE)
+    assert only(directory).node == worker.nodename
+    assert worker.log.count("redis is left out for a moment") == 1
+    directory.close()
+
+
+@needs_worker
+def test_a_worker_that_listens_for_itself_only_counts_and_is_not_listed(
+    started: Callable[..., Worker], directory: WorkerDirectory
+) -> None:
+    worker = started(env={"IDEMWATCH_METRICS_ADVERTISE": ""})
+    found = only(directory)
+    assert found.target is None and target_groups([found]) == []
+    worker.wait_for_log(f"set {SETTING} to the HOST")
+
+
+@needs_worker
+def test_without_a_redis_url_nothing_is_registered(
+    started: Callable[..., Worker], client: redis.Redis
+) -> None:
+    worker = started(env={"IDEMWATCH_REDIS_URL": ""})
+    worker.wait_for_log("metrics are served at")
+    worker.stop()
+    assert client.exists(SEEN) == 0 and "service discovery" not in worker.log
+
+
+@needs_worker
+def test_a_wrong_address_to_advertise_stops_the_worker(redis_url: str, tmp_path: Path) -> None:
+    env = {"METERED_BY": "line", "IDEMWATCH_METRICS_ADVERTISE": "http://me"}
+    folder = tmp_path / "worker"
+    folder.mkdir()
+    with pytest.raises(Exception, match=f"{SETTING}: 'http://me' is not HOST or HOST:PORT"):
+        start_worker(APP, broker=redis_url, backend=redis_url, folder=folder, env=env)
+
+
+def test_what_stands_in_redis_holds_no_secret(
+    redis_url: str, directory: WorkerDirectory, client: redis.Redis
+) -> None:
+    running = begin(
+        redis_url, NAMESPACE, node="n", advertised="h", listens=("127.0.0.1", 1), scheme="http",
+        concurrency=lambda: 3,
+    )  # fmt: skip
+    wait_until(lambda: len(directory.workers()) == 1)
+    facts = json.loads(client.hget(f"{NAMESPACE}:{{workers}}:facts", "n") or "")
+    assert set(facts) == {"target", "scheme", "concurrency", "instance"}
+    running.stop()
