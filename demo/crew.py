@@ -39,6 +39,7 @@ class Crew:
             **stage.environment(LEASE_SECONDS, metrics_address),
             "IDEMWATCH_METRICS_ADVERTISE": "127.0.0.1",
             VISIBILITY: str(visibility_seconds),
+            "TMPDIR": str(stage.folder),  # a pool that is killed leaves a folder there
         }
         self._children: list[Child] = []
         self._listening: list[Listening] = []

@@ -58,6 +58,31 @@ def test_ctrl_c_ends_it_with_a_summary(demo: Callable[..., Demo]) -> None:
     assert running.leftovers() == []
 
 
+def test_ctrl_c_in_the_middle_of_an_outage_ends_it_and_says_what_did_not_come(
+    demo: Callable[..., Demo],
+) -> None:
+    running = demo("--scenario", "redis-outage")
+    with within(running):
+        running.wait_for_line("Redis hangs")
+    running.interrupt()
+    code, out, err = running.end()
+    assert (code, err) == (1, "")
+    assert "the alert StoreDown was not delivered in time" in out
+    assert "0 more than once, 0 never" in out
+    assert running.leftovers() == []
+
+
+def test_a_signal_while_all_beats_hang_leaves_nothing(demo: Callable[..., Demo]) -> None:
+    running = demo("--scenario", "beat-stall")
+    with within(running):
+        running.wait_for_line("all beats hang")
+    running.process.send_signal(signal.SIGTERM)
+    code, _, err = running.end()
+    assert code == 128 + signal.SIGTERM
+    assert "nothing was counted" in err
+    assert running.leftovers() == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     "moment", ["starting PostgreSQL", "starting a worker", "starting Prometheus"]
