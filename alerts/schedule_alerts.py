@@ -84,6 +84,9 @@ def _beat_stalled(build: Build) -> Alert:
         f"and on (job) {active} > 0\n"
         f"{unless_failed(build, 'beats')}",
         for_seconds=5 * MINUTE,
+        # It is over with the first tick, and what was overdue only with the next look at schedules:
+        # so long it still inhibits ScheduleOverdue.
+        keep_seconds=2 * MINUTE,
         severity="critical",
         summary="No beat fires schedules",
         description="Nothing is scheduled any more: the last tick of a beat was "
