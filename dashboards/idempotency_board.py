@@ -16,6 +16,7 @@ from .promql import (
     busiest,
     hit_rate,
     increase,
+    named,
     or_named,
     or_zero,
     quantile,
@@ -35,10 +36,10 @@ FEWEST = "0.01"
 def lines(options: Options) -> list[Line | str]:
     """The panels, line by line."""
     return [
-        Line(4, list(zip((4, 3, 5, 4, 4, 4), _figures(options), strict=True))),
+        Line(3, list(zip((4, 3, 5, 4, 4, 4), _figures(options), strict=True))),
         Line.of(3, *_troubles()),
-        Line.of(7, _timeline(), _by_task(), _by_scope()),
-        Line.of(8, _top_duplicates()),
+        Line(7, [(6, _timeline()), (6, _by_scope()), (12, _by_task())]),
+        Line.of(9, _top_duplicates()),
         "Claims",
         Line.of(8, _outcomes(), _endings()),
         Line.of(8, _latency(), _heatmap()),
@@ -131,7 +132,7 @@ def _by_task() -> Panel:
             busiest(hit_rate(*OF_SCOPE, by="task"), "claims_total", *OF_SCOPE, CHECKS, by="task"),
             "{{task}}",
         ),
-        unit="percentunit", soft_max=0.1, empty=looks.NO_WORKERS,
+        unit="percentunit", soft_max=0.1, empty=looks.NO_WORKERS, long_names=True,
     )  # fmt: skip
 
 
@@ -223,7 +224,8 @@ def _heatmap() -> Panel:
     bucket = series("store_seconds_bucket", 'operation="claim"')
     return panels.heatmap(
         "Claim latency, spread",
-        "How many claims took how long: the darker a cell, the more.",
+        "How many claims took how long: the stronger the colour, the more. Blank while nothing is "
+        "claimed.",
         f"sum by (le) (increase({bucket}[$__rate_interval]))",
         unit="s", empty="No claim has been timed yet",
     )  # fmt: skip
@@ -250,10 +252,13 @@ def _cache_skips() -> Panel:
 
 def _breakers() -> Panel:
     colours = {"0": looks.GREEN, "1": looks.RED}
+    breaker = state("circuit_open", by="store")
     return panels.state_timeline(
         "Circuit breakers",
         "Open while some worker leaves a store out after errors.",
-        Query(or_named(state("circuit_open", by="store"), "store", "no worker", 0), "{{store}}"),
+        Query(
+            or_named(breaker, named("store", "no worker", 0), series("circuit_open")), "{{store}}"
+        ),
         mappings=looks.mapped({"0": "closed", "1": "open"}, colours),
         empty=looks.NO_WORKERS,
     )

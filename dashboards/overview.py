@@ -34,12 +34,14 @@ ABOUT_WHOM = ("task", "schedule", "store", "collector", "queue", "authority", "i
 def lines(options: Options) -> list[Line | str]:
     """The panels, line by line."""
     return [
-        Line.of(4, *_answer(options)),
+        Line.of(3, *_answer(options)),
         Line(3, list(zip((4, 5, 4, 4, 3, 4), _more(), strict=True))),
-        Line.of(7, _checks(), _hit_rate(options), _prevented()),
-        Line(8, [(13, _alerts(options)), (11, _breakdown(options))]),
+        Line(6, [(6, _checks()), (6, _hit_rate(options)), (12, _prevented())]),
+        # One under the other: names of tasks do not wrap, and side by side they would be cut.
+        Line.of(6, _alerts(options)),
+        Line.of(8, _breakdown(options)),
         Line.of(6, shared.about(options, (
-            "**Overview** answers whether anything is wrong. The links at the top right lead to "
+            "**Overview** answers whether anything is wrong. The links at the top lead to "
             "*Idempotency* (what runs twice), *Schedules* (what crowds together) and *Pipeline* "
             "(whether these figures can be trusted)."
         ))),
@@ -156,7 +158,7 @@ def _prevented() -> Panel:
         "Prevented per hour",
         "Duplicates prevented in an hour, of the ten tasks with the most over the chosen time.",
         Query(busiest(hourly, "claims_total", HITS, by="task"), "{{task}}"),
-        unit="short", label="per hour", stacked=True, empty=looks.NO_WORKERS,
+        unit="short", label="per hour", stacked=True, empty=looks.NO_WORKERS, long_names=True,
     )  # fmt: skip
 
 
@@ -172,8 +174,8 @@ def _alerts(options: Options) -> Panel:
         "Alerts of idemwatch that fire now. Click an alert for its runbook.",
         f"max by (severity, alertname, about) ({about})",
         [
-            Column(title="Severity", of="severity", width=85, mappings=colours),
-            Column(title="Alert", of="alertname", width=225, links=to_runbook(options, "Alert")),
+            Column(title="Severity", of="severity", width=100, mappings=colours),
+            Column(title="Alert", of="alertname", width=260, links=to_runbook(options, "Alert")),
             Column(title="About", of="about"),
             Column(title="Since", unit="dateTimeFromNow", width=150),
         ],
@@ -191,10 +193,10 @@ def _breakdown(options: Options) -> Panel:
         Column(title="Endpoint", of="task", links=[
             to_board("What this task does twice", IDEMPOTENCY, task="Endpoint"),
         ]),
-        Column(title="Checks", unit="locale", decimals=0, width=90),
-        Column(title="Hits", of="hits", unit="locale", decimals=0, width=80),
+        Column(title="Checks", unit="locale", decimals=0, width=130),
+        Column(title="Hits", of="hits", unit="locale", decimals=0, width=130),
         Column(
-            title="Hit rate", of="rate", unit="percentunit", decimals=1, width=90,
+            title="Hit rate", of="rate", unit="percentunit", decimals=1, width=130,
             limits=looks.steps(looks.TEXT, (limit, looks.RED)),
         ),
     ]  # fmt: skip

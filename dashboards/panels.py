@@ -7,7 +7,7 @@ A helper takes the unit as a parameter, and a description always: a panel withou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from grafanalib import core  # type: ignore[import-untyped]
@@ -36,17 +36,21 @@ Queries = str | Query | Sequence[Query]
 def stat(
     title: str, description: str, queries: Queries, *, unit: str = "none", decimals: int = 0,
     limits: Mapping[str, Any] | None = None, mappings: Sequence[Any] = (), empty: str = NO_ANSWER,
-    graph: bool = True, names: bool = False, overrides: Sequence[Any] = (),
+    names: bool = False, overrides: Sequence[Any] = (),
     links: Sequence[Any] = (),
 ) -> Panel:  # fmt: skip
-    """One figure, or one for each query. Without limits it has the colour of text."""
+    """One figure, or one for each query, of this moment. Without limits it has the text's colour.
+
+    A range would show its last point: at 30 days that is hours old, and stays when all is gone.
+    """
+    now = [replace(one, instant=True) for one in _listed(queries)]
     return core.Stat(
-        **_common(title, description, queries),
+        **_common(title, description, now),
         alignment="auto",
         colorMode="value",
         decimals=decimals,
         format=unit,
-        graphMode="area" if graph else "none",
+        graphMode="none",
         mappings=list(mappings),
         noValue=empty,
         orientation="vertical",
@@ -71,9 +75,12 @@ def timeseries(
     title: str, description: str, queries: Queries, *, unit: str, decimals: int | None = None,
     limit: float | None = None, soft_max: float | None = None, stacked: bool = False,
     label: str = "", empty: str = NO_ANSWER, overrides: Sequence[Any] = (),
-    least: int | None = 0,
+    least: int | None = 0, long_names: bool = False,
 ) -> Panel:  # fmt: skip
-    """Lines from `least` up; `limit` is drawn as a dashed red line."""
+    """Lines from `least` up; `limit` is drawn as a dashed red line.
+
+    `long_names`: such as those of tasks, which stand on the right, one under the other.
+    """
     custom = {
         "axisBorderShow": False, "axisCenteredZero": False, "axisColorMode": "text",
         "axisSoftMax": soft_max, "barWidthFactor": 0.6, "hideFrom": _SEEN, "insertNulls": False,
@@ -100,7 +107,7 @@ def timeseries(
                 "thresholds": steps("transparent", *([] if limit is None else [(limit, "red")])),
             }},
             "options": {
-                "legend": {"showLegend": True},
+                "legend": {"showLegend": True} | ({"placement": "right"} if long_names else {}),
                 "tooltip": {"hideZeros": False},
             },
         },
@@ -159,6 +166,8 @@ def state_timeline(
         rowHeight=0.85,
         extraJson={
             "fieldConfig": {"defaults": {
+                # By thresholds, Grafana would show those in place of the mapped texts.
+                "color": {"fixedColor": TEXT, "mode": "fixed"},
                 "custom": {"axisPlacement": "auto", "hideFrom": _SEEN},
                 "noValue": empty,
                 "thresholds": steps(TEXT),
@@ -166,7 +175,8 @@ def state_timeline(
             }},
             "options": {
                 "legend": {"showLegend": False},
-                "perPage": 20,
+                # As many as have room for their names.
+                "perPage": 8,
                 "tooltip": {"hideZeros": False, "sort": "none"},
             },
         },
@@ -187,7 +197,8 @@ def heatmap(title: str, description: str, query: str, *, unit: str, empty: str) 
             },
             "exemplars": {"color": "rgba(255,0,255,0.7)"},
             "filterValues": {"le": 1e-9},
-            "legend": {"show": True},
+            # It would go from infinity to minus infinity while nothing is counted.
+            "legend": {"show": False},
             "rowsFrame": {"layout": "auto"},
             "showValue": "never",
             "tooltip": {"mode": "single", "showColorScale": False, "yHistogram": False},
@@ -247,9 +258,6 @@ def _common(title: str, description: str, queries: Queries) -> dict[str, Any]:
 
 
 def _targets(queries: Queries) -> list[Any]:
-    if isinstance(queries, str):
-        queries = Query(queries)
-    listed = [queries] if isinstance(queries, Query) else list(queries)
     return [
         core.Target(
             expr=one.expr,
@@ -258,5 +266,11 @@ def _targets(queries: Queries) -> list[Any]:
             legendFormat=one.legend,
             refId=chr(ord("A") + number),
         )
-        for number, one in enumerate(listed)
+        for number, one in enumerate(_listed(queries))
     ]
+
+
+def _listed(queries: Queries) -> list[Query]:
+    if isinstance(queries, str):
+        return [Query(queries)]
+    return [queries] if isinstance(queries, Query) else list(queries)

@@ -10,6 +10,7 @@ from .promql import (
     RATE,
     age,
     increase,
+    named,
     or_named,
     or_none_of,
     or_zero,
@@ -28,14 +29,14 @@ UP = {"1": "up", "0": "down", looks.UNKNOWN: "not known: is the exporter scraped
 UP_COLOURS = {"1": looks.GREEN, "0": looks.RED, looks.UNKNOWN: looks.ORANGE}
 STALE_SECONDS = 300
 """CollectorStale tells from this age of a collector's news on."""
-STALLED_SECONDS = 60
-"""A beat ticks each 5 s."""
+STALLED_SECONDS = 120
+"""BeatStalled pages from this age of the last tick on; a beat ticks each 5 s."""
 
 
 def lines(options: Options) -> list[Line | str]:
     """The panels, line by line."""
     return [
-        Line.of(4, *_answer(options)),
+        Line.of(3, *_answer(options)),
         Line.of(3, *_more()),
         Line.of(7, _workers(), _queues(), _tasks()),
         Line.of(6, _targets(options), _stores()),
@@ -100,10 +101,11 @@ def _more() -> list[Panel]:
         ),
         panels.stat(
             "Last beat tick",
-            "How long ago any beat ticked last. A beat ticks each 5 seconds.",
+            "How long ago any beat ticked last; it ticks each 5 seconds. BeatStalled pages over "
+            f"{STALLED_SECONDS}.",
             age(state("beat_last_tick_timestamp_seconds")),
-            unit="s", empty="No beat has run", graph=False,
-            limits=looks.steps(looks.GREEN, (STALLED_SECONDS, looks.RED)),
+            unit="s", empty="No beat has run",
+            limits=looks.steps(looks.GREEN, (looks.over_ratio(STALLED_SECONDS), looks.RED)),
         ),
         panels.stat(
             "Pool processes",
@@ -160,20 +162,22 @@ def _tasks() -> Panel:
 
 def _targets(options: Options) -> Panel:
     up = f"max by (job, instance) ({target('up', options.jobs)})"
+    nothing = named("instance", "nothing is scraped", -1)
     return panels.state_timeline(
         "Targets",
         "Whether Prometheus could scrape each worker and state exporter.",
-        Query(or_named(up, "instance", "nothing is scraped", -1), "{{instance}}"),
+        Query(or_named(up, nothing, target("up", options.jobs)), "{{instance}}"),
         mappings=looks.mapped(UP, UP_COLOURS),
         empty="Nothing is scraped: add both jobs to Prometheus",
     )
 
 
 def _stores() -> Panel:
+    up = state("store_up", by="store")
     return panels.state_timeline(
         "Stores",
         "Whether Redis, PostgreSQL and the broker answered the state exporter.",
-        Query(or_named(state("store_up", by="store"), "store", "all", -1), "{{store}}"),
+        Query(or_named(up, named("store", "all", -1), series("store_up")), "{{store}}"),
         mappings=looks.mapped(UP, UP_COLOURS),
         empty=looks.NO_STATE,
     )
@@ -182,7 +186,8 @@ def _stores() -> Panel:
 def _ticks() -> Panel:
     return panels.timeseries(
         "Age of the last beat tick",
-        "How long ago any beat ticked last; it ticks each 5 seconds.",
+        "How long ago any beat ticked last; it ticks each 5 seconds. The dashed line is the limit "
+        "of BeatStalled.",
         Query(age(state("beat_last_tick_timestamp_seconds")), "age"),
         unit="s", limit=STALLED_SECONDS, empty="No beat has run yet: start idemwatch's beat",
     )  # fmt: skip
@@ -333,8 +338,9 @@ def _thresholds() -> Panel:
 def _unprotected() -> Panel:
     return table(
         "Tasks without protection",
-        "Tasks whose protection is turned off by idempotency_enabled.",
-        f"{state('enabled', by='task')} == 0",
+        "Tasks whose protection some worker has turned off by idempotency_enabled.",
+        # The least: some worker runs it so, whatever the others do.
+        f"min by (task) ({series('enabled')}) == 0",
         [Column(title="Task", of="task")],
         empty="Every task is protected",
         sort="Task",

@@ -88,10 +88,17 @@ def or_none_of(expr: str, witness: str) -> str:
     return f"({expr}) or {witness} * 0"
 
 
-def or_named(expr: str, label: str, name: str, value: int) -> str:
-    """One series, `label`=`name`, where there is none: Grafana has its own words for no lines."""
-    stand_in = f'label_replace(vector({value}), "{label}", "{name}", "", "")'
-    return f"{expr}\nor ({stand_in} unless on () {expr})"
+def or_named(expr: str, stand_in: str, seen: str) -> str:
+    """`stand_in` where there is nothing: Grafana has its own words for no lines.
+
+    Not where `seen` is there at the end of the time: then there was nothing before it began.
+    """
+    return f"{expr}\nor ({stand_in} unless on () {expr} unless on () count({seen} @ end()))"
+
+
+def named(label: str, name: str, value: int) -> str:
+    """One series with this label and value."""
+    return f'label_replace(vector({value}), "{label}", "{name}", "", "")'
 
 
 def busiest(expr: str, metric: str, *matchers: str, by: str, most: int = 10) -> str:
@@ -127,8 +134,8 @@ def _grade() -> str:
         f"{number} * ({series('schedule_health_grade', f'grade={chr(34)}{grade}{chr(34)}')} == 1)"
         for number, grade in enumerate("ABCDF", 1)
     )
-    return "max (" + "\n  or ".join(told) + ")"
+    return "min (" + "\n  or ".join(told) + ")"
 
 
 GRADE_OF: Final = _grade()
-"""The grade as a number, 1 for A to 5 for F; the worse of two that exporters tell."""
+"""The grade as a number, 1 for A to 5 for F; the better of two, as the score is."""

@@ -12,8 +12,8 @@ from . import looks, panels, shared
 from .layout import Line
 from .options import Options
 from .panels import Panel, Query
-from .promql import or_none_of, or_zero, state, wide
-from .tables import Column, table
+from .promql import GRADE_OF, or_named, or_none_of, series, state, wide
+from .tables import NAME_WIDTH, Column, table
 from .variables import to_board, to_task
 
 DESCRIPTION = "Load of the day, conflicts, recommendations, late and coming runs, all schedules."
@@ -24,16 +24,17 @@ URGENCIES: Final = {
     "critical": looks.RED, "high": looks.ORANGE, "medium": looks.YELLOW, "low": looks.BLUE,
 }  # fmt: skip
 OF_SCHEDULE: Final = 'schedule=~"$schedule"'
-RECOMMENDED: Final = "schedule, current, recommended, urgency, reason"
+MOVE: Final = "schedule, current, recommended, reason"
+RECOMMENDED: Final = f"{MOVE}, urgency"
 LATE_SECONDS: Final = 60
 
 
 def lines(options: Options) -> list[Line | str]:
     """The panels, line by line."""
     return [
-        Line(4, [(4, _score(options)), (8, _verdict()), *((3, one) for one in _troubles())]),
+        Line(3, [(4, _score(options)), (8, _verdict()), *((3, one) for one in _troubles())]),
         Line.of(3, *_figures(options)),
-        Line.of(6, _load()),
+        Line.of(7, _load()),
         Line(4, [(14, _grades()), (10, _bands())]),
         Line.of(6, _critical()),
         Line.of(8, _recommendations()),
@@ -67,7 +68,6 @@ def _verdict() -> Panel:
         "The grade of the score, from A to F, and what it asks for.",
         shared.grade(),
         empty=looks.NO_STATE,
-        graph=False,
         mappings=looks.by_grade(looks.VERDICTS, looks.GRADE_COLOURS),
     )
 
@@ -114,7 +114,7 @@ def _figures(options: Options) -> list[Panel]:
             "Capacity",
             "Runs that the workers take at once, and who said so.",
             Query(state("schedule_capacity", by="source"), "{{source}}"),
-            empty=looks.NO_STATE, graph=False, names=True,
+            empty=looks.NO_STATE, names=True,
         ),
     ]  # fmt: skip
 
@@ -158,7 +158,7 @@ def _grades() -> Panel:
     return panels.state_timeline(
         "Grade over time",
         "The grade of the schedules' health over the chosen time.",
-        Query(or_zero(shared.grade().expr), "Grade"),
+        Query(or_named(GRADE_OF, "vector(0)", series("schedule_health_score")), "Grade"),
         mappings=[*looks.by_grade(letters, looks.GRADE_COLOURS), *nothing],
         empty=looks.NO_STATE,
     )
@@ -171,10 +171,9 @@ def _bands() -> Panel:
         f"warning up to {HOT:.0%}, critical over it.",
         [Query(state("schedule_slots", f'band="{band}"'), band) for band in BANDS],
         empty=looks.NO_STATE,
-        graph=False,
         names=True,
         overrides=[
-            panels.override("byName", band, color={"fixedColor": colour, "mode": "fixed"})
+            panels.override("byName", band, thresholds=looks.steps(looks.TEXT, (1, colour)))
             for band, colour in BANDS.items()
         ],
     )
@@ -185,7 +184,7 @@ def _critical() -> Panel:
         "Critical conflicts",
         "The moves that matter most: schedules that start into the worst hotspots, what to change "
         "them to, and the load before and after. Click a schedule to see only it.",
-        _moves('urgency="critical"'),
+        _moves(MOVE, 'urgency="critical"'),
         [*_of_moves(), *_loads()],
         empty="No critical conflicts",
         sort="Load before",
@@ -199,7 +198,7 @@ def _recommendations() -> Panel:
         "Recommendations",
         "The fifty most urgent moves that take schedules out of hotspots. "
         "`idemwatch schedules optimize` shows and `apply` makes them.",
-        _moves(),
+        _moves(RECOMMENDED),
         [
             *_of_moves(),
             Column(title="Urgency", of="urgency", width=100, mappings=colours),
@@ -211,12 +210,12 @@ def _recommendations() -> Panel:
     )
 
 
-def _moves(*matchers: str) -> str:
+def _moves(by: str, *matchers: str) -> str:
     def load(when: str) -> str:
         metric = f"schedule_recommendation_load_{when}_ratio"
-        return state(metric, OF_SCHEDULE, *matchers, by=RECOMMENDED)
+        return state(metric, OF_SCHEDULE, *matchers, by=by)
 
-    return wide(RECOMMENDED, load("before"), after=f"round({load('after')}, 0.001)")
+    return wide(by, load("before"), after=f"round({load('after')}, 0.001)")
 
 
 def _of_moves() -> Sequence[Column]:
@@ -269,9 +268,9 @@ def _runs() -> Panel:
         ),
         [
             Column(title="Schedule", of="schedule", links=_to_schedule()),
-            Column(title="Task", of="task", links=to_task("Task")),
+            Column(title="Task", of="task", width=NAME_WIDTH, links=to_task("Task")),
             Column(
-                title="Late", unit="s", decimals=0, width=95,
+                title="Late", unit="s", decimals=0, width=75,
                 limits=looks.steps(looks.TEXT, (LATE_SECONDS, looks.ORANGE)),
             ),
             *(
@@ -280,16 +279,16 @@ def _runs() -> Panel:
                     mappings=looks.mapped({"0": nothing}),
                 )
                 for title, of_label, unit, width, nothing in (
-                    ("Next run", "next_run", "dateTimeAsIso", 165, "not known"),
-                    ("Last run", "last_run", "dateTimeFromNow", 150, "never"),
-                    ("Last success", "last_success", "dateTimeFromNow", 150, "never"),
-                    ("Every", "every", "s", 95, "once"),
+                    ("Next run", "next_run", "dateTimeAsIso", 155, "not known"),
+                    ("Last run", "last_run", "dateTimeFromNow", 135, "never"),
+                    ("Last success", "last_success", "dateTimeFromNow", 135, "never"),
+                    ("Every", "every", "s", 75, "once"),
                 )
             ),
-            Column(title="Takes", of="takes", unit="s", width=95),
+            Column(title="Takes", of="takes", unit="s", width=75),
         ],
         empty="No active schedules",
-        sort="Late", descending=True,
+        sort="Late", descending=True, then="Next run",
     )  # fmt: skip
 
 
@@ -302,9 +301,9 @@ def _inventory() -> Panel:
         state("schedule_info", OF_SCHEDULE, by=by),
         [
             Column(title="Schedule", of="schedule", links=_to_schedule()),
-            Column(title="Task", of="task", links=to_task("Task")),
+            Column(title="Task", of="task", width=NAME_WIDTH, links=to_task("Task")),
             Column(title="When", of="cron"),
-            Column(title="Time zone", of="timezone", width=160),
+            Column(title="Time zone", of="timezone", width=230),
             Column(
                 title="Status", of="status", width=100, mappings=looks.mapped(
                     {"active": "active", "paused": "paused", "cancelled": "cancelled"},

@@ -9,8 +9,8 @@ from .promql import CHECKS, GRADE_OF, HITS, PAGED, hit_rate, increase, or_zero, 
 
 ABOUT = (
     "{what} All figures are of the chosen jobs and instances.\n\n"
-    "- **No answer**: under *Data source*, choose the Prometheus that scrapes idemwatch.\n"
-    "- **No state exporter, no worker's metrics**: Prometheus must scrape `idemwatch exporter` "
+    "- **Choose a source**: under *Data source*, take the Prometheus that scrapes idemwatch.\n"
+    "- **No exporter, no worker's metrics**: Prometheus must scrape `idemwatch exporter` "
     "(job `{job}`) and the workers (job `{worker_job}`); *Job* and *Instance* must not leave them "
     "out. Prometheus tells under *Status, Targets* what it scrapes."
 )
@@ -54,8 +54,7 @@ def counted(title: str, description: str, expr: str, *, alarm: bool = False) -> 
     """By how much a counter grew over the chosen time; `alarm`: red from the first on."""
     # A single event, extrapolated to the ends of the range, is about 1: half tells it from none.
     limits = looks.steps(looks.GREEN, (0.5, looks.RED)) if alarm else None
-    query = Query(or_zero(expr), instant=True)
-    return panels.stat(title, description, query, unit="locale", limits=limits, graph=False)
+    return panels.stat(title, description, or_zero(expr), unit="locale", limits=limits)
 
 
 def figure(

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from grafanalib import core  # type: ignore[import-untyped]
 
 from .looks import ABSENT, TEXT, steps
 from .panels import Panel, Query, organized, override
+
+NAME_WIDTH: Final = 290
+"""Pixels for the name of a task: Grafana breaks a text at blanks, and there is none in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +38,9 @@ class Column:
 
 def table(
     title: str, description: str, query: str, columns: Sequence[Column], *, empty: str,
-    sort: str = "", descending: bool = False,
+    sort: str = "", descending: bool = False, then: str = "",
 ) -> Panel:  # fmt: skip
-    """A row for each series that `query` finds."""
+    """A row for each series that `query` finds, by column `sort`; of equal ones `then` decides."""
     numbers = [one.of for one in columns if one.unit and one.of != "Value"]
     conversions = [{"targetField": name, "destinationType": "number"} for name in numbers]
     return core.Table(
@@ -51,7 +54,10 @@ def table(
             organized({one.of: one.title for one in columns}),
         ],
         overrides=[override("byName", one.title, **_properties(one)) for one in columns],
-        sortBy=[core.TableSortByField(displayName=sort, desc=descending)] if sort else [],
+        sortBy=[
+            core.TableSortByField(displayName=name, desc=down)
+            for name, down in ((sort, descending), (then, False)) if name
+        ],
         unit="none",
         extraJson={
             "fieldConfig": {"defaults": {
@@ -82,4 +88,4 @@ def _properties(column: Column) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in ("", None, [])}
 
 
-__all__ = ["Column", "Query", "table"]
+__all__ = ["NAME_WIDTH", "Column", "Query", "table"]

@@ -7,7 +7,6 @@ the schedules to be read or analysed, so that a beat that stands still is seen i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from idemwatch.idempotency.postgres_link import Connection, PostgresLink
@@ -15,17 +14,19 @@ from idemwatch.scheduler.gauges import LIVE, OUTCOMES, Beats, beat_families
 from prometheus_client.metrics_core import Metric
 
 from .read_only_store import read
+from .schedule_runs_store import moment
 
+# A tick beyond tomorrow, as 'infinity', is none: it would stand before all others for ever.
 TICKS: Final = """
 SELECT extract(epoch FROM max(last_tick_at))::float8,
        count(*) FILTER (WHERE last_tick_at > clock_timestamp() - make_interval(secs => %(live)s))
-  FROM schedule_beat
+  FROM schedule_beat WHERE last_tick_at < clock_timestamp() + interval '1 day'
 """
-# `execution_count` covers what was fired late.
+# `execution_count` covers what was fired late. As float8: no sum is too large for it.
 FIRINGS: Final = """
-SELECT coalesce(sum(execution_count - late_count), 0)::bigint,
-       coalesce(sum(missed_count), 0)::bigint, coalesce(sum(late_count), 0)::bigint,
-       coalesce(sum(skipped_count), 0)::bigint
+SELECT coalesce(sum(execution_count) - sum(late_count), 0)::float8,
+       coalesce(sum(missed_count), 0)::float8, coalesce(sum(late_count), 0)::float8,
+       coalesce(sum(skipped_count), 0)::float8
   FROM schedule
 """
 # By the index schedule_due: what is not due yet is not read.
@@ -45,10 +46,10 @@ class Firings:
     """
 
     def __init__(self) -> None:
-        self._before: Mapping[str, int] | None = None
-        self.counts = dict.fromkeys(OUTCOMES, 0)
+        self._before: Mapping[str, float] | None = None
+        self.counts = dict.fromkeys(OUTCOMES, 0.0)
 
-    def seen(self, sums: Mapping[str, int]) -> None:
+    def seen(self, sums: Mapping[str, float]) -> None:
         """The sums of the table now."""
         before = self._before or sums
         for outcome, value in sums.items():
@@ -68,8 +69,9 @@ class BeatCollector:
     def collect(self) -> list[Metric]:
         (tick, live), sums, overdue = read(self._link, _asked)
         self._firings.seen(sums)
-        last = None if tick is None else datetime.fromtimestamp(tick, UTC)
-        found = Beats(firings=self._firings.counts, overdue=overdue, last_tick=last, live=live)
+        found = Beats(
+            firings=self._firings.counts, overdue=overdue, last_tick=moment(tick), live=live
+        )
         return list(beat_families(found))
 
     def failed(self) -> Sequence[Metric]:
@@ -79,7 +81,7 @@ class BeatCollector:
         self._link.close()
 
 
-def _asked(connection: Connection) -> tuple[tuple[float | None, int], dict[str, int], int]:
+def _asked(connection: Connection) -> tuple[tuple[float | None, int], dict[str, float], int]:
     tick, live = connection.execute(TICKS, {"live": LIVE.seconds}).fetchone() or (None, 0)
     sums = connection.execute(FIRINGS).fetchone() or (0, 0, 0, 0)
     (overdue,) = connection.execute(OVERDUE).fetchone() or (0,)

@@ -27,7 +27,7 @@ class Broker:
         self._app, self._url = app, url
         try:
             self._lazy().release()
-        except (KeyError, ValueError, ImportError) as error:
+        except Exception as error:  # whatever a transport's module does when it is imported
             problem = f"cannot be used as a broker's URL ({type(error).__name__}): say, for "
             raise ConfigurationError(
                 "--broker-url", f"{problem}example, redis://host/0 or amqp://user@host//"
@@ -37,15 +37,16 @@ class Broker:
     def connected(self) -> Iterator[Any]:
         """A kombu connection. Raises StoreUnavailable, also for what breaks within."""
         with self._lazy() as connection:
-            lost = (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
             try:
                 connection.ensure_connection(
                     max_retries=len(connection.alt) or 1, interval_start=0, interval_step=0,
                     interval_max=0, timeout=ANSWER_SECONDS,
                 )  # fmt: skip
                 yield connection
-            except lost as error:
-                raise StoreUnavailable("broker", _told(error)) from error
+            except Exception as error:
+                if isinstance(error, _lost(connection)):
+                    raise StoreUnavailable("broker", _told(error)) from error
+                raise
 
     def ping(self) -> None:
         """Raises StoreUnavailable."""
@@ -59,6 +60,11 @@ class Broker:
             **dict.fromkeys(names, ANSWER_SECONDS), **(connection.transport_options or {})
         }  # fmt: skip
         return connection
+
+
+def _lost(connection: Any) -> tuple[type[BaseException], ...]:
+    """What a broker that fails raises: a list of brokers may change the transport meanwhile."""
+    return (*connection.connection_errors, *connection.channel_errors, KombuError, OSError)
 
 
 def _told(error: BaseException) -> str:

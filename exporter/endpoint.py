@@ -15,12 +15,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import CollectorRegistry
 
 from .addresses import Address, format_address, listen, parse_address
 from .connections import Connection, Server
+from .formats import encoder_for
 from .pages import landing
 from .requests import HEAD_SECONDS, Answer, BadRequest, Request, read_request, send_answer
 from .web_config import WatchedWebConfig, WebConfig
@@ -45,11 +45,11 @@ LINKS: Final = {
 
 
 class Endpoint:
-    """A running endpoint. `address` is where it listens, with the real port."""
+    """A running endpoint. `address` is where it listens, with the real port; `bound`: its IP."""
 
-    def __init__(self, server: Server, address: Address, *, tls: bool) -> None:
+    def __init__(self, server: Server, address: Address, bound: str, *, tls: bool) -> None:
         self._server = server
-        self.address = address
+        self.address, self.bound = address, bound
         self.url = _url(address, tls=tls)
 
     def close(self) -> None:
@@ -76,10 +76,10 @@ def start(
     target = parse_address(address, name)
     site = _Site(collect, ready or tuple, title, routes or {})
     listener = listen(target, further=further, name=name)
-    port: int = listener.getsockname()[1]
+    bound, port, *_ = listener.getsockname()
     server = Server(listener, _Exchange(config, site).serve)
     server.start()
-    return Endpoint(server, (target[0], port), tls=config.current().context is not None)
+    return Endpoint(server, (target[0], port), bound, tls=config.current().context is not None)
 
 
 def _url(address: Address, *, tls: bool) -> str:
@@ -123,7 +123,7 @@ class _Site:
             return Answer.text(HTTPStatus.INTERNAL_SERVER_ERROR, text)
 
     def _metrics(self, request: Request) -> Answer:
-        encode, content_type = choose_encoder(request.header("Accept") or "")
+        encode, content_type = encoder_for(request)
         with self._collecting:  # side by side they would only take each other's time
             return Answer(HTTPStatus.OK, encode(self._registry), content_type)
 

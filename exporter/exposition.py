@@ -13,9 +13,9 @@ from http import HTTPStatus
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
+from .formats import OPENMETRICS, OPENMETRICS_1, encoder_for
 from .refresh import Refresher, Seen
 from .requests import Answer, Request
 from .snapshot import joined, snapshot_of
@@ -23,7 +23,6 @@ from .snapshot import joined, snapshot_of
 WATCH_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 3.0
 """How long closing waits for all refreshes together."""
-_OPENMETRICS: Final = "application/openmetrics-text"
 
 
 class Exposition:
@@ -59,9 +58,10 @@ class Exposition:
 
     def metrics(self, request: Request) -> Answer:
         """The route /metrics."""
-        _, content_type = choose_encoder(request.header("Accept") or "")
-        body = self.text(openmetrics=content_type.startswith(_OPENMETRICS))
-        return Answer(HTTPStatus.OK, body, content_type)
+        _, content_type = encoder_for(request)
+        if content_type.startswith(OPENMETRICS):  # a newer version of it, too, gets the first
+            return Answer(HTTPStatus.OK, self.text(openmetrics=True), OPENMETRICS_1)
+        return Answer(HTTPStatus.OK, self.text(), content_type)
 
     def text(self, *, openmetrics: bool = False) -> bytes:
         """The whole exposition, as it is now."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+from idemwatch.idempotency.errors import StoreUnavailable
 from idemwatch.idempotency.redis_link import RedisLink
 from prometheus_client.metrics_core import Metric
 
@@ -45,10 +46,19 @@ class PoisonedCollector:
             return 0
         keys: list[bytes] = self._link.call("SRANDMEMBER", listed, MOST)
         heads = self._link.call_many([self._head(key) for key in keys])
-        confirmed = sum(isinstance(head, bytes) and bool(_POISONED(head)) for head in heads)
+        confirmed = sum(_confirmed(head) for head in heads)
         return confirmed + max(0, number - len(keys))
 
     def _head(self, key: bytes) -> tuple[Any, ...]:
         """Its first fields are all that is asked for: a result may be large."""
         name = f"{self._namespace}:{{".encode() + key + b"}"
         return ("GETRANGE", name, 0, _HEAD_BYTES - 1)
+
+
+def _confirmed(head: Any) -> bool:
+    """What is of another type is no record of ours; another refusal tells nothing of the key."""
+    if isinstance(head, Exception):
+        if "WRONGTYPE" in str(head):
+            return False
+        raise StoreUnavailable("redis", f"{type(head).__name__}: {str(head)[:200]}") from head
+    return bool(_POISONED(head))

@@ -31,7 +31,7 @@ PACE: Final = 10
 LONGEST_PAUSE_SECONDS: Final = 300.0
 LONGEST_PAUSE_AFTER_FAILURE_SECONDS: Final = 60.0
 LONGEST_TOLD: Final = 300
-_LOGIN: Final = re.compile(r"(://)[^@\s]*@")
+_LOGIN: Final = re.compile(r"(://)\S*@")
 _PASSWORD: Final = re.compile(r"(?i)(passw(?:or)?d\s*[=:]\s*)\S+")
 
 
@@ -146,7 +146,7 @@ class Refresher:
         self._began = began = self._clock()
         try:
             snapshot = snapshot_of(self._collector.collect())
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # an app's module may call exit() when imported
             self._failed(error, self._clock() - began)
         else:
             self._succeeded(snapshot, self._clock() - began)
@@ -168,7 +168,7 @@ class Refresher:
         if before is not None:
             log.info("collector %s is back", self.name)
 
-    def _failed(self, error: Exception, took: float) -> None:
+    def _failed(self, error: BaseException, took: float) -> None:
         self.pause_seconds = self._pause_after(took, LONGEST_PAUSE_AFTER_FAILURE_SECONDS)
         problem = told(error)
         self._standing = replace(self._standing, took_seconds=took, problem=problem, begun=True)
@@ -200,7 +200,7 @@ class Refresher:
         return True
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """An error in one line without a login; of an error that is not ours only its kind."""
     if not isinstance(error, IdempotencyError):
         return f"{_kind(error)}; the log of this process says where"
@@ -208,5 +208,5 @@ def told(error: Exception) -> str:
     return _PASSWORD.sub(r"\1***", _LOGIN.sub(r"\1***@", text))[:LONGEST_TOLD]
 
 
-def _kind(error: Exception) -> str:
+def _kind(error: BaseException) -> str:
     return f"unforeseen {type(error).__name__}"

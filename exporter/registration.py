@@ -2,8 +2,8 @@
 
 A thread of the worker's main process writes to Redis each 15 s and keeps no connection in between,
 so that no child inherits one. Invariants: work never waits for it; while Redis is away it goes on
-trying, and the link's breaker logs that once; an orderly end takes the worker out, if Redis answers
-within the link's time-outs.
+trying, and the link's breaker logs that once, as a refusal is logged here; an orderly end takes the
+worker out, if Redis answers within the link's time-outs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from idemwatch.idempotency.errors import ConfigurationError, StoreUnavailable
+from idemwatch.idempotency.errors import ConfigurationError, IdempotencyError, StoreUnavailable
 from idemwatch.idempotency.redis_link import RedisLink
 
 from .addresses import Address, format_address
@@ -48,16 +48,18 @@ def parse_advertised(text: str) -> tuple[str, int | None]:
     return match["host"], int(match["port"]) if match["port"] else None
 
 
-def target_of(advertised: str | None, listens: Address) -> str | None:
+def target_of(advertised: str | None, listens: Address, bound: str | None = None) -> str | None:
     """Where others scrape a worker that listens there; None when that is for this host only.
 
-    What is advertised is taken at its word, a loopback host too.
+    What is advertised is taken at its word, a loopback host too. `bound`: the IP address that a
+    host by name has become: the name of this very host may well be a loopback one.
     """
     if advertised is not None:
         host, port = parse_advertised(advertised)
         return f"{host}:{port or listens[1]}"
-    host = listens[0] if not _is(listens[0], "is_unspecified") else own_name()
-    if host == "localhost" or _is(host, "is_loopback"):
+    bound = bound or listens[0]
+    host = listens[0] if not _is(bound, "is_unspecified") else own_name()
+    if host == "localhost" or _is(bound, "is_loopback"):
         return None
     target = format_address((host, listens[1]))
     return target if is_target(target) else None
@@ -71,9 +73,10 @@ def own_name() -> str:
 
 def _is(host: str, what: str) -> bool:
     try:
-        return bool(getattr(ipaddress.ip_address(host), what))
+        address = ipaddress.ip_address(host)
     except ValueError:  # a name
         return False
+    return bool(getattr(getattr(address, "ipv4_mapped", None) or address, what))
 
 
 def tell_target(target: str | None) -> None:
@@ -98,6 +101,7 @@ class Registration:
     ) -> None:
         self._directory, self._facts, self._interval = directory, facts, interval_seconds
         self._last: Facts | None = None
+        self._told = self._told_twin = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._loop, name="idemwatch-registration", daemon=True
@@ -114,8 +118,8 @@ class Registration:
         try:
             if self._last is not None:
                 self._directory.remove(self._last)
-        except StoreUnavailable as error:
-            log.info("this worker stays registered for a while: %s", error)
+        except Exception as error:
+            log.info("this worker stays registered for a while: %s", _reason(error))
         finally:
             self._directory.close()
 
@@ -125,16 +129,49 @@ class Registration:
             pause = self._interval if self._register() else min(RETRY_SECONDS, self._interval)
 
     def _register(self) -> bool:
-        facts = self._facts()
-        self._last = facts  # before it is written: what was written without a reply is removed too
+        """Whether it is done. Nothing that goes wrong may end the thread: it tries again."""
         try:
-            self._directory.register(facts)
-            return True
-        except StoreUnavailable as error:
-            log.debug("this worker could not register: %s", error)
+            facts = self._facts()
+            if self._stopped.is_set():  # to ask for one's own name may take a while
+                return True
+            again = self._last is not None
+            self._last = facts  # before it is written: without a reply it is removed too
+            if not self._directory.register(facts) and again:
+                self._tell_of_twin(facts.node)
+        except Exception as error:
+            self._tell(error)
             return False
         finally:
             self._directory.drop()
+        if self._told:
+            log.info("this worker is registered now")
+        self._told = False
+        return True
+
+    def _tell(self, error: Exception) -> None:
+        """Once; that Redis is away is told by its breaker."""
+        if self._told or (isinstance(error, StoreUnavailable) and self._directory.is_left_out):
+            log.debug("this worker could not register: %s", _reason(error))
+            return
+        self._told = True
+        log.warning(
+            "this worker is not registered, so neither found nor missed (it tries again): %s",
+            _reason(error),
+        )
+
+    def _tell_of_twin(self, node: str) -> None:
+        """Once: two that go by one name take each other's place again and again."""
+        if not self._told_twin:
+            self._told_twin = True
+            log.warning(
+                "another worker is named %s too, so only one of the two is found and counted; "
+                "name each one differently (celery worker -n)", node,
+            )  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    """An error of ours as it is; the message of another may hold anything."""
+    return str(error) if isinstance(error, IdempotencyError) else type(error).__name__
 
 
 def begin(
@@ -146,14 +183,15 @@ def begin(
     listens: Address,
     scheme: str,
     concurrency: Callable[[], int],
+    bound: str | None = None,
 ) -> Registration:
-    """Register the worker of this process, which listens there."""
+    """Register the worker of this process, which listens there; `bound`: see `target_of`."""
     name, instance = node[:LONGEST_NODE], secrets.token_hex(8)
 
     @cache
     def target() -> str | None:
         """In the thread: to ask for one's own name may take a while."""
-        found = target_of(advertised, listens)
+        found = target_of(advertised, listens, bound)
         tell_target(found)
         return found
 

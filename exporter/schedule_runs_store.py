@@ -51,8 +51,8 @@ class Due(NamedTuple):
 def due_times(link: PostgresLink) -> tuple[datetime, dict[str, Due]]:
     """The time by the database, and the due times of all active schedules by id."""
     rows = read(link, lambda connection: connection.execute(DUE).fetchall())
-    found = {one: Due(_moment(due), _moment(last)) for one, due, last, _ in rows}
-    now = _moment(rows[0][3]) if rows else None
+    found = {one: Due(moment(due), moment(last)) for one, due, last, _ in rows}
+    now = moment(rows[0][3]) if rows else None
     return now or datetime.now(UTC), found
 
 
@@ -63,11 +63,12 @@ def successes(link: PostgresLink, namespace: str, ids: Sequence[str]) -> Mapping
     def ask(connection: Connection) -> list[tuple[str, float | None]]:
         return connection.execute(SUCCESSES, {**given, "head": f"{namespace}:"}).fetchall()
 
-    found = {one: _moment(seconds) for one, seconds in read(link, ask)}
+    found = {one: moment(seconds) for one, seconds in read(link, ask)}
     return {one: moment for one, moment in found.items() if moment is not None}
 
 
-def _moment(seconds: float | None) -> datetime | None:
+def moment(seconds: float | None) -> datetime | None:
+    """The time of seconds since 1970; None for one that is before, or no time of this world."""
     if seconds is None or not math.isfinite(seconds) or not 0 <= seconds < _LAST_YEAR:
         return None
     return datetime.fromtimestamp(seconds, UTC)

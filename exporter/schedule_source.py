@@ -17,8 +17,9 @@ from idemwatch.idempotency.settings import Settings
 from idemwatch.scheduler.command_options import MEASURED
 from idemwatch.scheduler.inventory import Inventory
 from idemwatch.scheduler.sources import OPTION, SERVERS, read_source
-from idemwatch.scheduler.table_source import Durations, durations, measured
+from idemwatch.scheduler.table_source import Durations, durations_on, measured
 
+from .read_only_store import read
 from .table_reader import TableReader
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 TABLE: Final = "table"
 DURATIONS_SECONDS: Final = 600.0
 """How long measured durations are gone by."""
+MEASURING_SECONDS: Final = 50.0
+"""How long a statement may take that measures them: by all firings of a week."""
 
 
 class ScheduleSource:
@@ -89,7 +92,7 @@ class ScheduleSource:
         old = self._clock() - self._measured_at > DURATIONS_SECONDS
         if old or tasks != self._tasks:
             try:
-                self._durations = durations(link, self._settings.namespace, inventory)
+                self._durations = self._measured(link, inventory)
             except StoreUnavailable as error:
                 if inventory.source == TABLE:
                     raise
@@ -97,3 +100,7 @@ class ScheduleSource:
                 return self._durations
             self._tasks, self._measured_at = tasks, self._clock()
         return self._durations
+
+    def _measured(self, link: PostgresLink, inventory: Inventory) -> Durations:
+        namespace = self._settings.namespace
+        return read(link, lambda c: durations_on(c, namespace, inventory), MEASURING_SECONDS)

@@ -21,6 +21,7 @@ from idemwatch.scheduler.clock import zone_of
 
 from . import service_discovery
 from .beat_collector import BeatCollector
+from .bounded_link_store import BoundedLink
 from .broker import Broker
 from .collector import Collector
 from .constant_metrics import constants
@@ -125,14 +126,20 @@ class State:
         )  # fmt: skip
 
     def _of_broker(self) -> Iterator[Collector]:
-        app, url = self._app, self._options.broker_url
+        app, url, queues = self._app, self._options.broker_url or None, self._options.queues
         if url is None and (app is None or not app.conf.broker_read_url):
+            if queues:
+                raise ConfigurationError(
+                    "--queue", "needs a broker: --broker-url, CELERY_BROKER_URL or an app with one"
+                )
             return
+        if not all(queues):
+            raise ConfigurationError("--queue", "a queue has a name")
         if app is None:
             app = Celery("idemwatch", broker=url, set_as_current=False)
         broker = Broker(app, url)
         yield broker_collector(broker)
-        yield QueueCollector(broker, self._options.queues or queues_of(app))
+        yield QueueCollector(broker, queues or queues_of(app))
 
     def _worker_collector(self) -> WorkerCollector | None:
         if self._settings.redis_url is None:
@@ -142,7 +149,7 @@ class State:
         return WorkerCollector(directory, stale_seconds=kept)
 
     def _database(self) -> PostgresLink:
-        return PostgresLink(self._settings.database_url or "")
+        return BoundedLink(self._settings.database_url or "")
 
     def _redis(self) -> RedisLink:
         return RedisLink.from_url(self._settings.redis_url or "")

@@ -134,6 +134,7 @@ class WorkerMetrics:
             node=self._node,
             advertised=self._settings.metrics_advertise,
             listens=endpoint.address,
+            bound=endpoint.bound,
             scheme=endpoint.url.partition(":")[0],
             concurrency=lambda: int(getattr(self._consumer.pool, "num_processes", None) or 0),
         )

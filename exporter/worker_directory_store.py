@@ -13,6 +13,7 @@ import ipaddress
 import json
 import logging
 import re
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,7 +35,8 @@ _TARGET: Final = re.compile(
 )
 
 _NOW: Final = "local t = redis.call('TIME') local now = t[1] * 1000000 + t[2] "
-# KEYS: facts, seen. ARGV: node, facts, seconds to keep them.
+# KEYS: facts, seen. ARGV: node, facts, seconds to keep them, instance. Whether nobody else had the
+# place; who comes takes it in any case, since one that died can't give it back.
 REGISTER: Final = Script(
     _NOW
     + """
@@ -43,11 +45,12 @@ for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', past, 'LIMIT'
   redis.call('HDEL', KEYS[1], node)
   redis.call('ZREM', KEYS[2], node)
 end
+local before = redis.call('HGET', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], string.format('%.0f', now), ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
-return 1
+return (not before or string.find(before, ARGV[4], 1, true)) and 1 or 0
 """
 )
 # KEYS: facts, seen. ARGV: node, instance. Another worker of the same name, which came since, stays.
@@ -116,9 +119,10 @@ class WorkerDirectory:
         self._keys = tuple(f"{namespace}:{{workers}}:{part}" for part in ("facts", "seen"))
         self._told_wrong = False
 
-    def register(self, facts: Facts) -> None:
-        """Note that a worker lives."""
-        self._link.run(REGISTER, self._keys, facts.node, facts.encoded(), KEPT_SECONDS)
+    def register(self, facts: Facts) -> bool:
+        """Note that a worker lives; False if another instance had its place."""
+        given = facts.node, facts.encoded(), KEPT_SECONDS, facts.instance
+        return bool(self._link.run(REGISTER, self._keys, *given) == 1)
 
     def remove(self, facts: Facts) -> bool:
         """Note that a worker ends in order; False if its place is another's by now."""
@@ -130,6 +134,11 @@ class WorkerDirectory:
         found = [one for row in rows[:MOST_WORKERS] if (one := listed_of(row)) is not None]
         self._tell(len(rows) - len(found))
         return found
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether Redis is away, which its breaker has logged."""
+        return self._link.breaker.is_open
 
     def drop(self) -> None:
         """Keep no connection."""
@@ -171,16 +180,32 @@ def _is_node(node: str) -> bool:
 
 
 def is_target(text: object) -> bool:
-    """Whether it is a host and a port that can be scraped: name:port, 10.0.0.1:port, [::1]:port."""
+    """Whether it is a host and a port that can be scraped: name:port, 10.0.0.1:port, [::1]:port.
+
+    Link-local, multicast and unspecified addresses are none: no worker serves there, and a cloud
+    gives its secrets away at 169.254.169.254. What a name leads to is not known here.
+    """
     match = _TARGET.fullmatch(text) if isinstance(text, str) and len(text) < 262 else None
     if match is None or not 0 < int(match["port"]) < 65536:
         return False
-    if match["six"] is None:
-        return all(0 < len(part) < 64 for part in match["host"].rstrip(".").split("."))
+    if match["six"] is not None:
+        return _is_reachable(ipaddress.IPv6Address, match["six"])
+    host = match["host"].rstrip(".")
+    try:  # resolvers take some names for addresses: 2852039166 is 169.254.169.254
+        return _is_reachable(ipaddress.IPv4Address, socket.inet_aton(host))
+    except OSError:
+        return all(0 < len(part) < 64 for part in host.split("."))
+
+
+def _is_reachable(
+    version: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address], given: str | bytes
+) -> bool:
     try:
-        return ipaddress.ip_address(match["six"]).version == 6
+        address = version(given)
     except ValueError:
         return False
+    of = getattr(address, "ipv4_mapped", None) or address
+    return not (of.is_link_local or of.is_multicast or of.is_unspecified)
 
 
 def seen_within(workers: Iterable[Listed], seconds: float) -> int:

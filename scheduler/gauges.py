@@ -85,7 +85,7 @@ class Beats:
     and misfire grace have passed. `last_tick`: of any beat. `live`: beats with a tick just now.
     """
 
-    firings: Mapping[str, int] = field(default_factory=dict)
+    firings: Mapping[str, float] = field(default_factory=dict)
     overdue: int = 0
     last_tick: datetime | None = None
     live: int = 0

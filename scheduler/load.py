@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
@@ -28,6 +28,8 @@ from .occurrences import Interval, occurrences, on_day
 Counts: TypeAlias = NDArray[np.float64]
 DAY: Final = 1440
 WEEK: Final = 7 * DAY
+PART: Final = 500_000
+"""Starts a day that are laid out at a time."""
 _MINUTE: Final = timedelta(minutes=1)
 _DURATION: Final = attrgetter("duration")
 _ZONE: Final = attrgetter("zone")
@@ -173,12 +175,13 @@ def _add_zone(
     origin = (start - datetime.combine(first_day, datetime.min.time(), UTC)) // _MINUTE
     plain = len(pieces) == 1
     followers = crons if plain else [one for one in crons if not one[0].fixed]
-    for length, local in _local_starts(followers, days).items():
-        for piece in pieces:
-            begin = origin + piece.shift
-            starts[length][piece.first : piece.last] += local[
-                begin + piece.first : begin + piece.last
-            ]
+    for part in _parts(followers):
+        for length, local in _local_starts(part, days).items():
+            for piece in pieces:
+                begin = origin + piece.shift
+                starts[length][piece.first : piece.last] += local[
+                    begin + piece.first : begin + piece.last
+                ]
     if not plain:
         _add_fixed(starts, zone, [one for one in crons if one[0].fixed], days, start)
 
@@ -199,6 +202,16 @@ def _add_fixed(
             at = (moment - start) // _MINUTE
             if 0 <= at < len(line):
                 line[at] += count
+
+
+def _parts(same: Sequence[_Same]) -> Iterator[Sequence[_Same]]:
+    """In parts: a fleet that runs each minute would take gigabytes, laid out at once."""
+    begin = size = 0
+    for number, (cron, _, _) in enumerate(same, 1):
+        size += cron.hours.bit_count() * cron.minutes.bit_count()
+        if size >= PART or number == len(same):
+            yield same[begin:number]
+            begin, size = number, 0
 
 
 def _local_starts(same: Sequence[_Same], days: Sequence[date]) -> dict[int, Counts]:

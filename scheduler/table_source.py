@@ -11,18 +11,23 @@ from idemwatch.idempotency.errors import ConfigurationError
 from idemwatch.idempotency.postgres_link import Connection, PostgresLink
 from idemwatch.idempotency.settings import Settings
 
+from .config import LONGEST_DURATION
 from .inventory import Inventory
 from .model import Schedule
 from .rows import TABLE
 from .schedule_store import ScheduleStore
 
 LATEST_RUNS: Final = 200
+SHORTEST: Final = timedelta(milliseconds=1)
+# Of times that no clock shows, as 'infinity', there is no difference that means anything.
 BY_SCHEDULE: Final = """
 SELECT f.schedule_id::text, percentile_cont(0.95) WITHIN GROUP (
            ORDER BY extract(epoch FROM r.completed_at - r.created_at))
   FROM schedule_firing AS f
   JOIN idempotency_record AS r ON r.key = %(prefix)s || f.record_key
  WHERE r.state = 'done' AND f.due_at > statement_timestamp() - interval '7 days'
+   AND r.created_at BETWEEN '1970-01-01Z' AND '9999-01-01Z'
+   AND r.completed_at BETWEEN '1970-01-01Z' AND '9999-01-01Z'
  GROUP BY f.schedule_id
 """
 BY_TASK: Final = """
@@ -33,6 +38,8 @@ SELECT t.task, percentile_cont(0.95) WITHIN GROUP (
        SELECT created_at, completed_at FROM idempotency_record
         WHERE endpoint = t.task AND state = 'done' AND starts_with(key, %(prefix)s)
         ORDER BY created_at DESC LIMIT %(latest)s) AS r
+ WHERE r.created_at BETWEEN '1970-01-01Z' AND '9999-01-01Z'
+   AND r.completed_at BETWEEN '1970-01-01Z' AND '9999-01-01Z'
  GROUP BY t.task
 """
 
@@ -87,16 +94,22 @@ def measured_by_task(inventory: Inventory, settings: Settings) -> Inventory:
 
 def durations(link: PostgresLink, namespace: str, inventory: Inventory) -> Durations:
     """What the finished records of the tasks tell; of the table's schedules each by itself too."""
+    return link.run(lambda connection: durations_on(connection, namespace, inventory))
+
+
+def durations_on(connection: Connection, namespace: str, inventory: Inventory) -> Durations:
+    """The same over a connection that somebody has."""
     tasks = sorted({one.task for one in inventory.schedules})
     given = {"prefix": f"{namespace}:", "latest": LATEST_RUNS, "tasks": tasks}
-
-    def read(connection: Connection) -> Durations:
-        own = _p95(connection, BY_SCHEDULE, given) if inventory.source == TABLE.source else {}
-        return Durations(own, _p95(connection, BY_TASK, given))
-
-    return link.run(read)
+    own = _p95(connection, BY_SCHEDULE, given) if inventory.source == TABLE.source else {}
+    return Durations(own, _p95(connection, BY_TASK, given))
 
 
 def _p95(connection: Connection, statement: str, given: dict[str, Any]) -> dict[str, timedelta]:
     rows = connection.execute(statement, given)
-    return {name: timedelta(seconds=max(float(p95), 0.001)) for name, p95 in rows}
+    return {name: _sensible(float(p95)) for name, p95 in rows}
+
+
+def _sensible(seconds: float) -> timedelta:
+    """What a schedule may take by its row, too: a load map of a thousand years fits no memory."""
+    return min(max(timedelta(seconds=seconds), SHORTEST), LONGEST_DURATION)

@@ -97,6 +97,19 @@ def test_the_last_tick_stays_told_when_all_beats_stand_still(
     assert got["beat_last_tick_timestamp_seconds"] == {(): 1000} and got["beats_live"] == {(): 0}
 
 
+@pytest.mark.parametrize("when", ["infinity", "-infinity", "290000-01-01", "0001-01-01 BC"])
+def test_a_tick_of_no_time_of_this_world_hides_no_other(
+    collector: BeatCollector, link: PostgresLink, table: Table, when: str
+) -> None:
+    insert = "INSERT INTO schedule_beat (name, started_at, last_tick_at) VALUES ('x', now(), %s)"
+    table.execute(insert, (when,))
+    got = found(collector)
+    assert got["beat_last_tick_timestamp_seconds"] == {} and got["beats_live"] == {(): 0}
+    FiringStore(link, "one").tick()
+    table.execute("UPDATE schedule_beat SET last_tick_at = to_timestamp(1000) WHERE name = 'one'")
+    assert found(collector)["beat_last_tick_timestamp_seconds"] == {(): 1000}
+
+
 # -- overdue ---------------------------------------------------------------------------------------
 
 
@@ -184,6 +197,17 @@ def test_a_schedule_that_is_deleted_does_not_make_a_counter_fall(
     assert fired(collector)["fired"] == 107
     count(table, "two", execution_count=1)
     assert fired(collector)["fired"] == 108
+
+
+def test_counts_that_no_integer_holds_together_are_summed_all_the_same(
+    collector: BeatCollector, schedules: ScheduleStore, table: Table
+) -> None:
+    add(schedules, "one", "two")
+    table.execute(
+        "UPDATE schedule SET execution_count = 9223372036854775807, "
+        "late_count = -9223372036854775808, missed_count = 9223372036854775807"
+    )
+    assert set(fired(collector).values()) == {0.0}
 
 
 def test_sums_that_fall_and_rise_count_what_is_added() -> None:

@@ -135,10 +135,9 @@ def test_tables_and_bars_are_of_one_moment_and_the_rest_of_a_range(name: str) ->
     for one in panel["targets"]:
         if panel["type"] in ("table", "barchart"):
             assert (one["instant"], one["format"]) == (True, "table")
-        elif panel["type"] != "stat":
-            assert one["instant"] is False
-        elif "$__range" in one["expr"]:
-            assert one["instant"] is True
+        else:
+            # The last point of a range is hours old at 30 days, and stays when all is gone.
+            assert one["instant"] is (panel["type"] == "stat")
 
 
 @drawn
@@ -148,6 +147,41 @@ def test_an_empty_table_is_one_query_and_says_so(name: str) -> None:
     assert len(panel["fieldConfig"]["defaults"]["noValue"]) > 5
     if panel["type"] == "table":
         assert len(panel["targets"]) == 1
+
+
+@drawn
+def test_bands_show_their_mapped_texts(name: str) -> None:
+    """Grafana merges by thresholds, if colours are by thresholds, and forgets the mappings."""
+    panel = PANELS[name]
+    if panel["type"] == "state-timeline":
+        defaults = panel["fieldConfig"]["defaults"]
+        assert defaults["color"]["mode"] == "fixed" and defaults["mappings"]
+        assert all(one["options"] for one in defaults["mappings"])
+
+
+@drawn
+def test_texts_for_nothing_can_be_read_at_the_size_of_their_panel(name: str) -> None:
+    """A figure's text is made as small as its panel is narrow: 12 pixels are about 6.6 wide."""
+    panel = PANELS[name]
+    if panel["type"] == "stat":
+        room = panel["gridPos"]["w"] * 1168 / 24 - 8 - 18 - 16
+        assert len(panel["fieldConfig"]["defaults"]["noValue"]) * 6.6 <= room
+
+
+@drawn
+def test_legends_of_tasks_stand_on_the_right_with_room(name: str) -> None:
+    """Ten long names under a graph are more than the third of its height that they may take."""
+    panel = PANELS[name]
+    legends = [one["legendFormat"] for one in panel["targets"]]
+    if panel["type"] == "timeseries" and "{{task}}" in legends:
+        assert panel["options"]["legend"]["placement"] == "right"
+        assert panel["gridPos"]["w"] >= 12 and panel["gridPos"]["h"] >= 6
+
+
+@drawn
+def test_a_heatmap_has_no_scale_that_would_be_infinite_while_it_is_empty(name: str) -> None:
+    if PANELS[name]["type"] == "heatmap":
+        assert PANELS[name]["options"]["legend"] == {"show": False}
 
 
 def visited(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, tuple[Any, ...]]]:
@@ -285,8 +319,28 @@ def test_columns_of_tables_leave_room_for_names(name: str) -> None:
     ]
     names = len(panel["fieldConfig"]["overrides"]) - len(widths)
     if panel["type"] == "table":
-        room = panel["gridPos"]["w"] * 1168 / 24 - 40 - sum(widths)
-        assert names and room / names >= 120, f"{room:.0f} pixels for {names} columns"
+        room = panel["gridPos"]["w"] * 1168 / 24 - 42 - sum(widths)
+        assert names and room / names >= 180, f"{room:.0f} pixels for {names} columns"
+
+
+@drawn
+def test_names_of_tasks_are_not_cut(name: str) -> None:
+    """They have no blank at which Grafana would break them."""
+    panel = PANELS[name]
+    if panel["type"] != "table" or "task" not in json.dumps(panel["transformations"]):
+        return
+    (named,) = [one["options"]["renameByName"] for one in panel["transformations"]
+                if one["id"] == "organize"]  # fmt: skip
+    columns = {
+        one["matcher"]["options"]: next(
+            (entry["value"] for entry in one["properties"] if entry["id"] == "custom.width"), None
+        )
+        for one in panel["fieldConfig"]["overrides"]
+    }
+    fixed = [width for width in columns.values() if width]
+    room = panel["gridPos"]["w"] * 1168 / 24 - 42 - sum(fixed)
+    width = columns[named["task"]] or room / (len(columns) - len(fixed))
+    assert width >= 7.1 * len("facility.tasks.create_scheduled_reports") + 12
 
 
 @drawn

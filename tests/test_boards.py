@@ -146,7 +146,7 @@ def test_red_bars_are_the_hotspots() -> None:
 
 def test_the_hit_rate_is_that_of_the_alert() -> None:
     (one,) = panel(OVERVIEW, "Hit rate", kind="stat")["targets"]
-    assert one["range"] and "[5m]" in one["expr"]
+    assert one["instant"] and "[5m]" in one["expr"]
     assert one["expr"].count("duplicate|running") == 2
 
 
@@ -273,14 +273,15 @@ def test_grafana_is_given_the_boards_and_a_source_for_them() -> None:
     assert (provider["allowUiUpdates"], provider["disableDeletion"]) == (False, True)
 
 
-def answer(expr: str, series: Mapping[str, float], wanted: Mapping[str, float], at: Path) -> None:
+def answer(expr: str, series: Mapping[str, Any], wanted: Mapping[str, float], at: Path) -> None:
     """`expr` over constant series is what is wanted, says promtool."""
     program = shutil.which("promtool")
     assert program is not None, "promtool is missing: apt-get install prometheus"
     test = {
         "interval": "15s",
         "input_series": [
-            {"series": name, "values": f"{value}x40"} for name, value in series.items()
+            {"series": name, "values": value if "_" in str(value) else f"{value}x40"}
+            for name, value in series.items()
         ],
         "promql_expr_test": [{
             "expr": substituted(expr), "eval_time": "10m",
@@ -354,6 +355,8 @@ def test_moves_have_both_loads_in_one_row_whatever_two_exporters_tell(tmp_path: 
         for when, value in (("before", 0.85), ("after", 0.45)) for of in (OF, OF_OTHER)
     }  # fmt: skip
     row = f'{{{labels}, after="0.45"}}'
+    answer(first_query(SCHEDULES, "Recommendations", "table"), series, {row: 0.85}, tmp_path)
+    row = row.replace('urgency="critical", ', "")
     answer(first_query(SCHEDULES, "Critical conflicts"), series, {row: 0.85}, tmp_path)
     answer(first_query(SCHEDULES, "Critical", "stat"), {
         **series, f"idemwatch_schedule_health_score{{{OF}}}": 40,
@@ -376,7 +379,13 @@ def test_a_schedule_that_never_ran_has_a_row_too(tmp_path: Path) -> None:
     answer(first_query(SCHEDULES, "Overdue and next runs"), series, {row: 0}, tmp_path)
 
 
-def test_the_grade_is_the_worse_of_two(tmp_path: Path) -> None:
+def test_runs_are_sorted_by_how_late_they_are_and_then_by_when_they_are_due() -> None:
+    assert panel(SCHEDULES, "Overdue and next runs")["options"]["sortBy"] == [
+        {"displayName": "Late", "desc": True}, {"displayName": "Next run", "desc": False},
+    ]  # fmt: skip
+
+
+def test_of_two_grades_the_better_is_told_as_of_two_scores(tmp_path: Path) -> None:
     def grades(of: str, mine: str) -> dict[str, float]:
         return {
             f'idemwatch_schedule_health_grade{{{of}, grade="{grade}"}}': float(grade == mine)
@@ -384,7 +393,7 @@ def test_the_grade_is_the_worse_of_two(tmp_path: Path) -> None:
         }
 
     series = {**grades(OF, "B"), **grades(OF_OTHER, "D")}
-    answer(first_query(SCHEDULES, "Grade"), series, {"{}": 4}, tmp_path)
+    answer(first_query(SCHEDULES, "Grade"), series, {"{}": 2}, tmp_path)
 
 
 @pytest.mark.parametrize(("up", "down"), [((1, 1), 0), ((1, 0), 1)])
@@ -422,3 +431,40 @@ def test_breakers_stand_even_where_there_is_no_worker(tmp_path: Path) -> None:
     answer(query, {}, {'{store="no worker"}': 0}, tmp_path)
     series = {'idemwatch_circuit_open{job="w", instance="a", store="redis"}': 1.0}
     answer(query, series, {'{store="redis"}': 1}, tmp_path)
+
+
+STOOD_IN = [
+    (IDEMPOTENCY, "Circuit breakers", "idemwatch_circuit_open", '{store="no worker"}'),
+    (PIPELINE, "Stores", "idemwatch_store_up", '{store="all"}'),
+    (PIPELINE, "Targets", "up", '{instance="nothing is scraped"}'),
+    (SCHEDULES, "Grade over time", "idemwatch_schedule_health_score", "{}"),
+]
+
+
+@pytest.mark.parametrize(("uid", "title", "metric", "row"), STOOD_IN)
+def test_the_time_before_an_install_is_blank_and_not_a_band_that_says_so(
+    tmp_path: Path, uid: str, title: str, metric: str, row: str
+) -> None:
+    """The end of the time that a board shows is where it is known by now."""
+    query = first_query(uid, title)
+    value = {"Circuit breakers": 0, "Grade over time": 0}.get(title, -1)
+    answer(query, {}, {row: value}, tmp_path)
+    assert query.count("@ end()") == 1
+    series = {f'{metric}{{job="idemwatch", instance="a", store="redis"}}': "1x4 stale _x35"}
+    answer(query.replace("@ end()", "@ 30"), series, {}, tmp_path)
+
+
+def test_a_task_is_unprotected_if_some_worker_runs_it_so(tmp_path: Path) -> None:
+    series = {
+        f'idemwatch_enabled{{job="w", instance="{instance}", task="{task}"}}': value
+        for instance, task, value in (("a", "t", 1.0), ("b", "t", 0.0), ("a", "kept", 1.0))
+    }
+    query = first_query(PIPELINE, "Tasks without protection")
+    answer(query, series, {'{task="t"}': 0}, tmp_path)
+
+
+def test_the_last_tick_is_red_when_the_alert_on_beats_fires() -> None:
+    groups = [group for found in rule_groups(Build()).values() for group in found]
+    (alert,) = [rule for group in groups for rule in group.rules if rule.name == "BeatStalled"]
+    first = limits(panel(PIPELINE, "Last beat tick"))[1][0]
+    assert f"> {math.floor(first)}" in alert.expr and first > math.floor(first)

@@ -37,6 +37,24 @@ def test_metrics_in_the_text_format(start: Start) -> None:
     assert sum(sample.value for sample in family.samples) == sum(range(50))
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text; version=abc",
+        "application/openmetrics-text; version=1.x",
+        "text/plain; version=,",
+        "text/plain; version=; escaping=none",
+        "\xff;;;q=",
+    ],
+)
+def test_an_odd_wish_for_a_format_is_answered(
+    start: Start, accept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    got = get(start(), "/metrics", {"Accept": accept})
+    assert got.status == 200 and b"test_things_total" in got.body
+    assert caplog.text == ""
+
+
 def test_metrics_in_openmetrics_when_asked(start: Start) -> None:
     got = get(start(), "/metrics", OPENMETRICS)
     assert got.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")

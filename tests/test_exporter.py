@@ -83,6 +83,13 @@ def test_thresholds_are_those_that_were_chosen(settings: Settings) -> None:
     assert told == {**dataclasses.asdict(chosen), **constants}
 
 
+@pytest.mark.parametrize("version", ["abc", "2.0.0", "1.0.0", ""])
+def test_an_odd_wish_for_a_version_gets_one_that_is_written(client: Client, version: str) -> None:
+    status, text = client.get(Accept=f"application/openmetrics-text; version={version}")
+    assert status == 200 and "idemwatch_collector_success" in text
+    assert text.endswith("# EOF\n") == (version != "abc")
+
+
 @pytest.mark.parametrize("openmetrics", [False, True], ids=["plain", "openmetrics"])
 def test_the_whole_exposition_can_be_read(client: Client, openmetrics: bool) -> None:
     _, text = client.get(Accept=OPENMETRICS if openmetrics else "text/plain")

@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from idemwatch.demo.servers import PostgresServer, RedisServer
-from idemwatch.exporter import refresh, state
+from idemwatch.exporter import bounded_link_store, refresh, state
 from idemwatch.exporter.connections import MAX_CONNECTIONS
 from idemwatch.exporter.state import Options
 from idemwatch.idempotency.settings import Settings
 from support.exporters import Client, open_exporter, value
+from support.proxy import TcpProxy
 from support.stores import wait_until
 
 OF_POSTGRES = {"postgres", "records", "beats", "schedules"}
@@ -97,6 +98,22 @@ def test_a_store_that_does_not_answer_is_down_sooner_than_a_long_read_has_failed
         postgres.freeze()
         wait_until(lambda: failing(client) == {"postgres"})
         postgres.thaw()
+        wait_until(client.healthy)
+
+
+def test_what_never_answers_again_is_left_for_another_connection(
+    postgres: PostgresServer,
+    tcp_proxy: Callable[[str], TcpProxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A tunnel that lost what it had: its connections stay open, and no reply ever comes."""
+    monkeypatch.setattr(bounded_link_store, "ANSWER_SECONDS", 2.0)
+    proxy = tcp_proxy(postgres.url)
+    with open_exporter(Settings(database_url=proxy.url(postgres.url))) as client:
+        wait_until(client.healthy)
+        proxy.blackhole()
+        wait_until(lambda: failing(client) == OF_POSTGRES)
+        proxy.heal()
         wait_until(client.healthy)
 
 

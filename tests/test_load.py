@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import random
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from idemwatch.scheduler import load
 from idemwatch.scheduler.cron import parse_cron
 from idemwatch.scheduler.errors import InvalidSchedule
 from idemwatch.scheduler.load import WEEK, load_map
@@ -196,6 +198,32 @@ def test_a_half_hour_has_the_highest_load_of_its_minutes_on_the_worst_day() -> N
     ]
     found = load_map(fleet, MONDAY, capacity=10).by_half_hour()
     assert found[6] == 0.6 and found.sum() == pytest.approx(0.6), "5 of 9, and the daily one"
+
+
+def test_the_load_is_the_same_laid_out_in_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet, start = some_fleet(7), datetime(2026, 3, 26, tzinfo=UTC)
+    whole = load_map(fleet, start, capacity=1).concurrency
+    monkeypatch.setattr(load, "PART", 100)
+    assert (load_map(fleet, start, capacity=1).concurrency == whole).all()
+
+
+def test_a_fleet_that_runs_each_minute_fits_into_little_memory() -> None:
+    """A gigabyte once, which is more than a state exporter is given."""
+    fleet = [
+        Schedule(
+            id=str(n), name="n", task="t", timing=parse_cron("* * * * *", seed=str(n)),
+            duration=timedelta(days=31),
+        )
+        for n in range(4000)
+    ]  # fmt: skip
+    tracemalloc.start()
+    try:
+        found = load_map(fleet, datetime(2026, 3, 26, tzinfo=UTC), capacity=1)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 100_000_000
+    assert found.concurrency.min() == found.concurrency.max() == 4000 * 31 * 1440
 
 
 def test_no_schedules_are_no_load() -> None:

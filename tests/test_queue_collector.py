@@ -185,3 +185,23 @@ def test_a_broker_that_kombu_does_not_know_is_an_error_at_start() -> None:
     with pytest.raises(ConfigurationError, match="--broker-url") as caught:
         Broker(app_on("carrier-pigeon://user:s3cret@host"))
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_transport_that_cannot_even_be_imported_is_an_error_at_start() -> None:
+    """kombu's module for Kafka raises NameError where its driver is missing."""
+    app = app_on("redis://127.0.0.1:1")
+
+    def broken(*_: object, **__: object) -> None:
+        raise NameError("name 's3cret' is not defined")
+
+    app.connection_for_read = broken
+    with pytest.raises(ConfigurationError, match=r"--broker-url.*NameError") as caught:
+        Broker(app)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_brokers_of_several_kinds_that_are_all_away_are_one_that_is_away() -> None:
+    broker = Broker(app_on("amqp://u:s3cret@127.0.0.1:1//;redis://:s3cret@127.0.0.1:1/0"))
+    with pytest.raises(StoreUnavailable) as caught:
+        broker.ping()
+    assert "s3cret" not in str(caught.value)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
 
 import psycopg
 import pytest
+from idemwatch.exporter.bounded_link_store import BoundedLink
 from idemwatch.exporter.read_only_store import read
 from idemwatch.idempotency.errors import StoreUnavailable
 from idemwatch.idempotency.postgres_link import Connection, PostgresLink
@@ -59,3 +62,40 @@ def test_what_a_read_sets_ends_with_it(link: PostgresLink) -> None:
     assert read(link, lambda c: c.execute("SHOW statement_timeout").fetchone()) == ("10s",)
     assert link.run(lambda c: c.execute("SHOW statement_timeout").fetchone()) == ("0",)
     assert link.run(lambda c: c.execute("SHOW transaction_read_only").fetchone()) == ("off",)
+
+
+# -- a server that does not answer -----------------------------------------------------------------
+
+
+@pytest.fixture
+def bounded(database_url: str) -> Iterator[BoundedLink]:
+    link = BoundedLink(database_url, seconds=0.3)
+    yield link
+    link.close()
+
+
+def test_what_the_server_does_not_end_is_ended_here(bounded: BoundedLink) -> None:
+    asked = []
+
+    def sleep(connection: Connection) -> None:
+        asked.append(1)
+        connection.execute("SELECT pg_sleep(20)")
+
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        bounded.run(sleep)
+    assert time.monotonic() - began < 10
+    assert len(asked) == 2, "once more, on another connection"
+    assert bounded.run(counted) == 0, "the next one finds its way"
+
+
+def test_a_read_that_ends_in_time_keeps_its_connection(bounded: BoundedLink) -> None:
+    def pid(connection: Connection) -> int:
+        return connection.info.backend_pid
+
+    first = bounded.run(pid)
+    guards = [one for one in threading.enumerate() if one.name == "idemwatch-guard"]
+    for guard in guards:
+        guard.join(30)
+    assert bounded.run(pid) == first
+    assert not [one for one in guards if one.is_alive()], "no thread is left behind"

@@ -344,6 +344,7 @@ def test_a_hang_is_logged_once_and_its_end_too(
     "error",
     [
         StoreUnavailable("redis", "cannot reach redis://user:s3cret@host:1/0"),
+        StoreUnavailable("redis", "cannot reach redis://user:p@s3cret@host:1/0"),
         StoreUnavailable("postgres", "host=h password=s3cret user=u"),
         ValueError("amqp://u:s3cret@host// has it, and s3cret"),
     ],
@@ -368,3 +369,12 @@ def test_an_unforeseen_error_says_where_it_came_from(
     refresher.refresh()
     assert "unforeseen KeyError" in caplog.text
     assert "in collect" in caplog.text, "the traceback"
+
+
+def test_an_app_that_calls_exit_ends_no_refresher(
+    refresher: Refresher, fake: Fake, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.error = SystemExit(1)
+    refresher.refresh()
+    assert "unforeseen SystemExit" in (refresher.seen().problem or "")
+    assert "collector fake failed" in caplog.text

@@ -12,7 +12,9 @@ from idemwatch.exporter.schedule_source import DURATIONS_SECONDS, ScheduleSource
 from idemwatch.idempotency.errors import StoreUnavailable
 from idemwatch.idempotency.postgres_link import PostgresLink
 from idemwatch.idempotency.settings import Settings
+from idemwatch.scheduler.config import schedule_of
 from idemwatch.scheduler.inventory import Inventory
+from idemwatch.scheduler.schedule_store import ScheduleStore
 
 RUN = """
 INSERT INTO idempotency_record (key, endpoint, scope, request_hash, authority, state, owner,
@@ -27,7 +29,7 @@ class Setting:
 
     def __init__(self, link: PostgresLink, url: str) -> None:
         self.now = 0.0
-        self._url = url
+        self.url = url
         self.app = Celery("tests.source", set_as_current=False)
         self.app.conf.beat_schedule = {"nightly": {"task": "t.nightly", "schedule": 60.0}}
         self.source = ScheduleSource(
@@ -36,7 +38,7 @@ class Setting:
         )  # fmt: skip
 
     def ran(self, took: timedelta) -> None:
-        with psycopg.connect(self._url, autocommit=True) as connection:
+        with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("DELETE FROM idempotency_record")
             connection.execute(RUN, {"key": "idemwatch:one", "took": took})
 
@@ -68,6 +70,42 @@ def test_a_new_task_is_measured_at_once(setting: Setting) -> None:
     assert setting.duration() == timedelta(seconds=7)
 
 
+@pytest.mark.parametrize(
+    ("created", "completed", "seconds"),
+    [
+        ("now()", "NULL", 60),
+        ("now()", "'infinity'", 60),
+        ("'-infinity'", "now()", 60),
+        ("'infinity'", "now()", 60),
+        ("now()", "'-infinity'", 60),
+        ("'-infinity'", "'infinity'", 60),
+        ("'4000-01-01 BC'", "'290000-01-01'", 60),
+        ("now()", "now() - interval '1 year'", 0.001),
+        ("now()", "now() + interval '1000 years'", 31 * 86400),
+    ],
+)
+@pytest.mark.parametrize("source", ["table", "beat"])
+def test_a_record_with_times_of_no_sense_costs_no_memory_and_no_schedule(
+    setting: Setting, link: PostgresLink, created: str, completed: str, seconds: float, source: str
+) -> None:
+    """A run of a thousand years in the load map once took all the memory of its host."""
+    setting.ran(timedelta(seconds=7))
+    ScheduleStore(link).insert(
+        [schedule_of({"identifier": "one", "task": "t.nightly", "cron_expression": "0 0 * * *"})]
+    )
+    with psycopg.connect(setting.url, autocommit=True) as connection:
+        connection.execute(
+            f"UPDATE idempotency_record SET created_at = {created}, completed_at = {completed}"
+        )
+        connection.execute(
+            "INSERT INTO schedule_firing (schedule_id, due_at, outcome, publish_until, record_key) "
+            "SELECT id, now(), 'fired', now(), 'one' FROM schedule"
+        )
+    settings = Settings(database_url=setting.url)
+    found = ScheduleSource(source, app=setting.app, settings=settings, link=link).read()
+    assert [one.duration for one in found.schedules] == [timedelta(seconds=seconds)]
+
+
 def test_durations_of_before_stay_while_the_database_is_away(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +115,7 @@ def test_durations_of_before_stay_while_the_database_is_away(
     def away(*_: object) -> None:
         raise StoreUnavailable("postgres", "away")
 
-    monkeypatch.setattr(schedule_source, "durations", away)
+    monkeypatch.setattr(schedule_source, "durations_on", away)
     setting.now += DURATIONS_SECONDS + 1
     assert setting.duration() == timedelta(seconds=7)
 

@@ -18,11 +18,18 @@ from support.venv import ROOT, Venv, copy_source, python, shipped_folders
 
 pytestmark = pytest.mark.timeout(600)
 
-# A worker does without these: Alembic's own modules, and the fixture that pytest loads.
+# A worker does without these: Alembic's own modules, the fixture that pytest loads, and what of the
+# state exporter knows schedules.
 NOT_FOR_WORKERS = (
     "idemwatch.idempotency.migrate",
     "idemwatch.idempotency.migrations",
     "idemwatch.idempotency.pytest_plugin",
+    "idemwatch.exporter.beat_collector",
+    "idemwatch.exporter.catalogue",
+    "idemwatch.exporter.exporter_command",
+    "idemwatch.exporter.metrics_page",
+    "idemwatch.exporter.schedule_collector",
+    "idemwatch.exporter.state",
 )
 
 LIST_MODULES = """
@@ -145,6 +152,14 @@ def test_base_says_which_extra_migrations_need(base: Venv, command: str) -> None
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.parametrize("command", ["exporter", "boards build boards", "rules build rules"])
+def test_base_says_which_extra_a_monitoring_host_needs(base: Venv, command: str) -> None:
+    refused = base.run("idemwatch", *command.split())
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert 'pip install "idemwatch[server]"' in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize("options", [("--source", "fleet.csv"), ()], ids=str)
 def test_base_says_which_extra_the_check_of_schedules_needs(
     base: Venv, options: tuple[str, ...]
@@ -166,6 +181,19 @@ def test_schedules_can_be_checked_with_their_schema(install: Callable[[str], Ven
     assert told["schema"] == venv.output("python", "-c", look).strip()
 
 
+def test_a_monitoring_host_builds_what_is_committed(install: Callable[[str], Venv]) -> None:
+    venv = install("server")
+    venv.output("idemwatch", "rules", "build", "rules")
+    venv.output("idemwatch", "boards", "build", "boards")
+    assert texts(venv.path / "rules") == texts(ROOT / "alerts" / "rules")
+    assert texts(venv.path / "boards") == texts(ROOT / "dashboards" / "json")
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """Each file of a folder."""
+    return {path.name: path.read_text("utf-8") for path in folder.iterdir()}
+
+
 @pytest.mark.parametrize(
     ("extra", "promised"),
     [
@@ -180,7 +208,7 @@ def test_schedules_can_be_checked_with_their_schema(install: Callable[[str], Ven
         (
             "server",
             "yaml bcrypt numpy grafanalib.core alembic sqlalchemy libcst rich.table "
-            "idemwatch.idempotency.migrate",
+            "idemwatch.idempotency.migrate idemwatch.exporter.exporter_command",
         ),
     ],
 )

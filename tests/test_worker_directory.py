@@ -166,6 +166,9 @@ WRONG: dict[str, list[Any]] = {
         "host:80/path", "user@host:80", "host name:80", "a,b:80", "host:80\n", "::1:80",
         "[::1]", "[zz]:80", "[1.2.3.4]:80", "[::1%eth0]:80", "x" * 300 + ":80", "a..b:80",
         f"{'x' * 64}:80", "host:\u0668\u0660", 80, ["host:80"], {"a": 1}, True,
+        "169.254.169.254:80", "169.254.169.254.:80", "2852039166:80", "0xA9FEA9FE:80",
+        "0251.0376.0251.0376:80", "169.254.43518:80", "[::ffff:169.254.169.254]:80", "[fe80::1]:80",
+        "0.0.0.0:80", "0:80", "[::]:80", "224.0.0.1:80", "[ff02::1]:80",
     )},
 }  # fmt: skip
 
@@ -176,8 +179,16 @@ def test_a_wrong_row_is_left_out(what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["a:1", "web-1.example.org:9912", "10.0.0.5:65535", "[2001:db8::1]:80", "under_s:1"]
-)
+    "target",
+    [
+        "a:1",
+        "web-1.example.org:9912",
+        "10.0.0.5:65535",
+        "[2001:db8::1]:80",
+        "under_s:1",
+        "482910384756:1",
+    ],
+)  # fmt: skip
 def test_a_target_is_a_host_and_a_port(target: str) -> None:
     assert is_target(target)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -107,6 +108,25 @@ def test_others_are_told_where_they_reach_the_worker(
 
 
 @pytest.mark.parametrize(
+    ("host", "bound", "target"),
+    [
+        ("this-host", "127.0.1.1", None),
+        ("this-host", "10.0.0.5", "this-host:1"),
+        ("ip6-localhost", "::1", None),
+        ("127.1", "127.0.0.1", None),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", None),
+        ("0", "0.0.0.0", "web-1:1"),
+    ],
+)
+def test_a_name_that_has_become_a_loopback_address_is_told_to_none(
+    host: str, bound: str, target: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's installer writes `127.0.1.1 this-host` into /etc/hosts."""
+    monkeypatch.setattr(socket, "getfqdn", lambda: "web-1")
+    assert target_of(None, (host, 1), bound) == target
+
+
+@pytest.mark.parametrize(
     ("full", "short", "target"),
     [("localhost", "web-1", "web-1:1"), ("localhost", "localhost", None)],
 )
@@ -199,16 +219,110 @@ def test_it_waits_for_a_redis_that_is_away_and_says_so_once(
     ]  # fmt: skip
 
 
-def _noting(call: Callable[[Facts], None], done: threading.Event, times: int) -> Any:
+def _noting(call: Callable[[Facts], bool], done: threading.Event, times: int) -> Any:
     left = [times]
 
-    def noted(facts: Facts) -> None:
+    def noted(facts: Facts) -> bool:
         left[0] -= 1
         if left[0] <= 0:
             done.set()
-        call(facts)
+        return call(facts)
 
     return noted
+
+
+def test_a_redis_that_refuses_is_told_once_and_tried_again(
+    redis_url: str,
+    directory: WorkerDirectory,
+    client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    client.set(SEEN, "of another type")
+    running = registered(redis_url)
+    tried = threading.Event()
+    running._directory.register = _noting(running._directory.register, tried, times=20)  # type: ignore[method-assign]
+    running.start()
+    assert tried.wait(30)
+    client.delete(SEEN)
+    wait_until(lambda: len(directory.workers()) == 1)
+    wait_until(lambda: len(caplog.records) == 2)
+    running.stop()
+    first, second = caplog.records
+    assert (first.levelname, second.levelname) == ("WARNING", "INFO")
+    assert (
+        first.message.startswith("this worker is not registered") and SETTING not in first.message
+    )
+
+
+def test_two_workers_of_one_name_are_told_of_it_once_each(
+    redis_url: str, directory: WorkerDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> int:
+        return caplog.text.count("another worker is named node too")
+
+    one = registered(redis_url, facts=lambda: Facts("node", "one:1", "http", 2, "#1"))
+    one.start()
+    wait_until(lambda: len(directory.workers()) == 1)
+    two = registered(redis_url, facts=lambda: Facts("node", "two:1", "http", 2, "#2"))
+    two.start()
+    wait_until(lambda: told() == 2)
+    tried = threading.Event()
+    two._directory.register = _noting(two._directory.register, tried, times=20)  # type: ignore[method-assign]
+    assert tried.wait(30)
+    assert told() == 2
+    two.stop()
+    one.stop()
+
+
+def test_a_worker_that_takes_the_place_of_one_that_died_says_nothing(
+    redis_url: str, directory: WorkerDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory.register(Facts("node", "host:1", "http", 2, "died"))
+    running = registered(redis_url)
+    tried = threading.Event()
+    running._directory.register = _noting(running._directory.register, tried, times=5)  # type: ignore[method-assign]
+    running.start()
+    assert tried.wait(30)
+    running.stop()
+    assert caplog.text == ""
+
+
+def test_what_goes_wrong_unforeseen_ends_no_registration_and_tells_no_secret(
+    redis_url: str, directory: WorkerDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = itertools.count()
+
+    def facts() -> Facts:
+        if next(asked) == 0:
+            raise RuntimeError("secret")
+        return Facts("node", "h:1", "http", 1, "i")
+
+    running = registered(redis_url, facts=facts)
+    running.start()
+    wait_until(lambda: len(directory.workers()) == 1)
+    running.stop()
+    assert "RuntimeError" in caplog.text and "secret" not in caplog.text
+
+
+def test_a_worker_that_has_ended_is_not_registered_by_a_slow_look_at_its_name(
+    redis_url: str, directory: WorkerDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "END_SECONDS", 0.01)
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def facts() -> Facts:
+        asked.set()
+        assert goes_on.wait(30)
+        return Facts("node", "h:1", "http", 1, "i")
+
+    running = registered(redis_url, facts=facts)
+    running.start()
+    assert asked.wait(30)
+    running.stop()
+    goes_on.set()
+    running._thread.join(30)
+    assert directory.workers() == []
 
 
 def test_an_end_while_redis_is_away_is_in_order_all_the_same() -> None:

@@ -38,7 +38,7 @@ class Fake:
         self.name = name
         self.families: Iterable[Metric] = families
         self.instead: Sequence[Metric] = ()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.goes_on = threading.Event()
         self.goes_on.set()
         self.entered = threading.Event()
