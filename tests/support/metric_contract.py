@@ -35,6 +35,7 @@ OF_ITSELF: Final[Mapping[str, Series]] = {
 }
 """What Prometheus tells of itself, where it is told to scrape itself."""
 METRIC: Final = re.compile(r"\b(?:\w+:)?idemwatch_\w*[a-z0-9](?::\w+)?(?![\w*])")
+SQL: Final = re.compile(r"^```sql$.*?^```$", re.MULTILINE | re.DOTALL)
 _VALUES_OF: Final = re.compile(r"label_values\((?:(?P<query>.+),\s*)?(?P<label>\w+)\)", re.DOTALL)
 _OF_COMMAND: Final = re.compile(r"promtool query (?:instant|range) \S+ '([^']+)'")
 _RESULT_OF: Final = re.compile(r"query_result\((?P<query>.+)\)", re.DOTALL)
@@ -232,7 +233,7 @@ def problems(asked: Iterable[Asked]) -> list[str]:
 
 
 def named_in_pages() -> Iterator[tuple[str, str]]:
-    """Page and name of every metric that a text names."""
+    """Page and name of every metric that a text names; SQL names tables and roles."""
     for path in (path for pattern in PAGES for path in files(pattern)):
-        for match in METRIC.finditer(path.read_text()):
+        for match in METRIC.finditer(SQL.sub("", path.read_text())):
             yield path.name, match[0]
