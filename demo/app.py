@@ -101,9 +101,11 @@ def make_effect(
     return tx.result
 
 
+# shared=False: the tests that import this module have apps of their own, which get no task of it.
 @app.task(  # type: ignore[untyped-decorator]
     base=IdempotentTask,
     bind=True,
+    shared=False,
     name=CLOSE,
     idempotency_key=lambda _task, job_id, day: autoclose_key(job_id, day),
 )
@@ -115,6 +117,7 @@ def auto_close_job(self: Any, job_id: int, day: str) -> Any:
 @app.task(  # type: ignore[untyped-decorator]
     base=IdempotentTask,
     bind=True,
+    shared=False,
     name=ESCALATE,
     max_retries=3,
     idempotency_key=lambda _task, ticket_id, level, day: ticket_escalation_key(
@@ -139,6 +142,7 @@ def call_pager(task: Any) -> None:
 @app.task(  # type: ignore[untyped-decorator]
     base=IdempotentTask,
     bind=True,
+    shared=False,
     name=REPORT,
     idempotency_key=lambda _task, report_id, user_id: report_generation_key(
         "assets", {"report": report_id}, user_id
@@ -158,6 +162,7 @@ def generate_report(self: Any, report_id: int, user_id: int) -> Any:
 @app.task(  # type: ignore[untyped-decorator]
     base=IdempotentTask,
     bind=True,
+    shared=False,
     name=DISPATCH,
     idempotency_key=lambda _task, schedule_id, day, _dies: ppm_job_key(schedule_id, day),
 )
@@ -172,7 +177,7 @@ def create_ppm_job(self: Any, schedule_id: int, day: str, dies: str) -> Any:
 
 
 @app.task(  # type: ignore[untyped-decorator]
-    base=IdempotentTask, bind=True, name=NOTIFY, idempotency_scope="user"
+    base=IdempotentTask, bind=True, shared=False, name=NOTIFY, idempotency_scope="user"
 )
 def send_notification(self: Any, user_id: int, number: int) -> Any:
     """Once for each user: the scope is theirs."""
@@ -182,6 +187,7 @@ def send_notification(self: Any, user_id: int, number: int) -> Any:
 @app.task(  # type: ignore[untyped-decorator]
     base=IdempotentTask,
     bind=True,
+    shared=False,
     name=METER,
     idempotency_scope="device",
     idempotency_authority="redis",
@@ -192,7 +198,9 @@ def read_meter(self: Any, device_id: str, number: int) -> Any:
         return make_effect(self, f"{METER}:{number}", f"reading {number} of {device_id}")
 
 
-@app.task(base=IdempotentTask, name=WARM, idempotency_enabled=False)  # type: ignore[untyped-decorator]
+@app.task(  # type: ignore[untyped-decorator]
+    base=IdempotentTask, shared=False, name=WARM, idempotency_enabled=False
+)
 def warm_cache() -> None:
     """Harmless to repeat, so its protection is off, and metrics and boards say so."""
 
