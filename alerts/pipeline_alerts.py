@@ -16,6 +16,8 @@ REFRESH_SECONDS: Final = 30.0
 """A collector may be so long without news in real time: it refreshes each 15 s."""
 REGISTRATION_SECONDS: Final = 45.0
 """A worker counts as live so long after it registered last, and registers each 15 s."""
+DISCOVERY_SECONDS: Final = 15.0
+"""So long Prometheus may take to find a worker, whatever the scale."""
 
 
 def group(build: Build) -> Group:
@@ -80,14 +82,20 @@ def _no_workers(build: Build) -> Alert:
 
 
 def _worker_down(build: Build) -> Alert:
+    """Also where Prometheus has no worker in its list: then no duplicate would ever page."""
+    up = f'up{{job="{build.worker_job}"}}'
     return Alert(
         name="WorkerDown",
-        expr=f'up{{job="{build.worker_job}"}} == 0',
+        expr=f"{up} == 0\nor\n{state(build, 'workers')} > 0 unless on () {up}",
         for_seconds=5 * MINUTE,
+        real_seconds=DISCOVERY_SECONDS,
         severity="warning",
-        summary="The worker {{ $labels.instance }} cannot be scraped",
-        description="The worker at {{ $labels.instance }} did not end in order, and its metrics "
-        "cannot be read (up is {{ $value }}).",
+        summary="{{ if $labels.instance }}The worker {{ $labels.instance }} cannot be scraped"
+        "{{ else }}No worker is scraped{{ end }}",
+        description="{{ if $labels.instance }}The worker at {{ $labels.instance }} did not end in "
+        "order, and its metrics cannot be read (up is {{ $value }}).{{ else }}Workers are alive "
+        f"({{{{ $value }}}}), and Prometheus has no target in the job {build.worker_job}: it sees "
+        "no duplicates, and no alert on them would come.{{ end }}",
         board=PIPELINE,
     )
 

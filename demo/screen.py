@@ -15,6 +15,7 @@ from rich.text import Text
 
 from .ledger import Published
 from .scoreboard import Row, Score
+from .webhook import Notification
 
 LINE_SECONDS: Final = 2.0
 
@@ -118,6 +119,15 @@ def headline(view: View) -> str:
 def alerts(view: View) -> str:
     """What fires, and how often somebody would have been woken."""
     return f"alerts: {', '.join(sorted(view.firing)) or 'none'}; pages so far: {view.pages}"
+
+
+def delivered(one: Notification) -> str:
+    """A notification, as whoever got it reads it."""
+    if one.status != "firing":
+        return f"resolution delivered: {one.alertname}"
+    kind = "page" if one.page else f"alert ({one.severity})"
+    told = (one.annotations.get(part, "") for part in ("summary", "description"))
+    return f"{kind} delivered: {one.alertname}: {'. '.join(told)}"
 
 
 def in_words(row: Row) -> str:

@@ -22,7 +22,7 @@ from .ledger import judge
 from .scenarios import LIMIT_SECONDS, Outcome, Phases, Scene
 from .scenarios import judge as judge_scenario
 from .scoreboard import NOTHING
-from .screen import Screen, View
+from .screen import Screen, View, delivered
 from .stage import set_stage
 from .summary import Summary
 from .worker import DemoWorker
@@ -58,6 +58,7 @@ class Play:
         self._earlier = NOTHING
         self._latest = NOTHING
         self._outcome: Outcome | None = None
+        self._told = 0
 
     def publish(self, stop: threading.Event) -> None:
         """Publish until the script or the time is over, or `stop` is set."""
@@ -96,7 +97,7 @@ class Play:
         return Summary.of(
             self._earlier.total(),
             judge(ledger.expected(), ledger.effects()),
-            seconds=round(time.monotonic() - self._began, 1),
+            seconds=round(self._elapsed(), 1),
             messages=ledger.published().messages,
             redelivered=ledger.redelivered(),
             killed=ledger.deaths(),
@@ -154,14 +155,25 @@ class Play:
             self._show("settling")
         return True
 
+    def _tell(self) -> None:
+        """What was delivered since it was told last."""
+        notifications = self._cast.watch.notifications()
+        for one in notifications[self._told :]:
+            self._screen.say(f"{self._elapsed():4.0f} s  {delivered(one)}")
+        self._told = len(notifications)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
     def _show(self, phase: str) -> None:
         self._cast.crew.check()
+        self._tell()
         self._latest = self._worker.score()
         watch = self._cast.watch
         self._screen.show(
             View(
                 phase=phase,
-                elapsed_seconds=time.monotonic() - self._began,
+                elapsed_seconds=self._elapsed(),
                 score=self._earlier + self._latest,
                 addresses=self._cast.addresses,
                 published=self._cast.ledger.published(),

@@ -18,6 +18,7 @@ from idemwatch.alerts.rule import Alert, Build
 from idemwatch.alerts.rule_files import ALERTS as ALERTS_FILE
 from idemwatch.alerts.rule_files import rule_groups
 from idemwatch.exporter.cli import cli
+from idemwatch.idempotency.postgres_link import PostgresLink
 from support.alerting import ALERTS, RUNBOOKS, Alertmanager, run, running_alertmanager
 from support.stores import wait_until
 
@@ -116,6 +117,14 @@ def test_its_queries_parse(tmp_path: Path) -> None:
     path = tmp_path / "queries.yml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "runbooks", "rules": rules}]}))
     assert f"{len(queries)} rules found" in run("promtool", "check", "rules", path)
+
+
+def test_its_sql_is_of_tables_that_there_are(link: PostgresLink) -> None:
+    statements = [(book.stem, block) for book in BOOKS for block in _blocks(book, "sql")]
+    assert {name for name, _ in statements} == {"BeatStalled", "ScheduleOverdue"}
+    for _, statement in statements:
+        with link.connection() as connection:
+            connection.execute(f"EXPLAIN {statement}".encode())
 
 
 @pytest.fixture(scope="module")

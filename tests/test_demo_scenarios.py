@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from idemwatch.demo.commands import NAMES
 from idemwatch.demo.crew import Crew
 from idemwatch.demo.fleet import crowd, fleet
 from idemwatch.demo.scenarios import SCENARIOS, Scenario, Scene, judge
+from idemwatch.demo.screen import delivered
 from idemwatch.demo.services import CAPACITY
 from idemwatch.demo.stage import Stage
 from idemwatch.demo.webhook import Notification, Webhook, distinct
@@ -257,6 +259,20 @@ def test_a_page_that_comes_by_two_receivers_and_again_counts_once(webhook: Webho
 def test_what_is_no_notification_is_refused(webhook: Webhook, body: bytes) -> None:
     assert post(webhook.url, body) == 400
     assert webhook.notifications() == []
+
+
+@pytest.mark.parametrize(
+    ("notification", "line"),
+    [
+        (told("StoreDown"), "page delivered: StoreDown: redis hangs. It is 0."),
+        (told("A", severity="info"), "alert (info) delivered: A: redis hangs. It is 0."),
+        (told("StoreDown", "resolved"), "resolution delivered: StoreDown"),
+    ],
+    ids=["page", "info", "resolved"],
+)
+def test_what_is_delivered_is_told_in_a_line(notification: Notification, line: str) -> None:
+    words = {"summary": "redis hangs", "description": "It is 0."}
+    assert delivered(replace(notification, annotations=words)) == line
 
 
 def test_an_alert_that_begins_anew_is_another_page() -> None:

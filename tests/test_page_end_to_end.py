@@ -36,4 +36,9 @@ def test_duplicates_page_somebody_and_the_end_of_them_is_told(tmp_path: Path) ->
     (resolved,) = played.delivered(PAGE, "resolved")
     assert resolved["at"] > page["at"]
     assert played.paged == {PAGE}
+    # Told when it came, and at the end.
+    said = f"s  page delivered: {PAGE}: {page['annotations']['summary']}. "
+    assert said + page["annotations"]["description"] in played.out
+    assert played.out.count(f"page delivered: {PAGE}") == 1
+    assert f"s  resolution delivered: {PAGE}" in played.out
     assert f"the page {PAGE} was delivered to the webhook" in played.out
