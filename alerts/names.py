@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 STATE_JOB: Final = "idemwatch"
@@ -19,3 +20,12 @@ BOARDS: Final = (OVERVIEW, IDEMPOTENCY, SCHEDULES, PIPELINE)
 REPOSITORY: Final = "https://github.com/idemwatch/idemwatch"
 RUNBOOKS: Final = f"{REPOSITORY}/blob/main/alerts/runbooks"
 GRAFANA: Final = "http://localhost:3000"
+
+_JOB: Final = re.compile(r"[\w./:@-]{1,200}", re.ASCII)
+
+
+def job_name(text: str) -> str:
+    """The name of a job, which is put into PromQL as it is. Raises ValueError."""
+    if not _JOB.fullmatch(text):
+        raise ValueError(f"{text!r} is no job name: letters, digits and . / : @ _ -")
+    return text

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import click
 
-from .names import GRAFANA, RUNBOOKS, STATE_JOB, WORKER_JOB
+from .command_options import job_options, threshold_option
+from .names import GRAFANA, RUNBOOKS
 from .rule import Build
-from .thresholds import RANGES, Thresholds, chosen
+from .thresholds import Thresholds
+from .whole_files import write
 from .windows import MOST_SCALE, TimeScale
 
-_JOB: Final = re.compile(r"[\w./:@-]{1,200}", re.ASCII)
 _URL: Final = re.compile(r"https?://[^\s\"'`{}<>\\?#]+")
 
 
@@ -24,13 +24,6 @@ def _scale(_ctx: click.Context, _param: click.Parameter, factor: float) -> TimeS
         return TimeScale(factor)
     except ValueError as error:
         raise click.BadParameter(str(error)) from error
-
-
-def _job(_ctx: click.Context, _param: click.Parameter, name: str) -> str:
-    """It is put into PromQL as it is."""
-    if not _JOB.fullmatch(name):
-        raise click.BadParameter(f"{name!r} is no job name: letters, digits and . / : @ _ -")
-    return name
 
 
 def _address(_ctx: click.Context, _param: click.Parameter, url: str) -> str:
@@ -47,13 +40,6 @@ def _address(_ctx: click.Context, _param: click.Parameter, url: str) -> str:
     return url.rstrip("/")
 
 
-def _thresholds(ctx: click.Context, param: click.Parameter, pairs: Sequence[str]) -> Thresholds:
-    try:
-        return chosen(pairs)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-
-
 @click.group()
 def rules() -> None:
     """Write the alert and recording rules that Prometheus loads."""
@@ -61,18 +47,8 @@ def rules() -> None:
 
 @rules.command()
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-@click.option(
-    "--threshold", "thresholds", multiple=True, metavar="NAME=NUMBER", callback=_thresholds,
-    help=f"Another limit; may be given more than once. NAME is one of {', '.join(RANGES)}.",
-)  # fmt: skip
-@click.option(
-    "--job", callback=_job, metavar="JOB", default=STATE_JOB, show_default=True,
-    help="The Prometheus job of the state exporter.",
-)  # fmt: skip
-@click.option(
-    "--worker-job", callback=_job, metavar="JOB", default=WORKER_JOB, show_default=True,
-    help="The Prometheus job of the workers.",
-)  # fmt: skip
+@threshold_option
+@job_options
 @click.option(
     "--runbook-url", callback=_address, metavar="URL", default=RUNBOOKS, show_default=True,
     help="Where your copies of the runbooks are: an alert leads to URL/ALERT.md.",
@@ -128,7 +104,7 @@ def build(
 
 
 def _write(folder: Path, made: Build) -> list[str]:
-    from .rule_files import texts, write
+    from .rule_files import texts
 
     try:
         files = texts(made)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from grafanalib import core  # type: ignore[import-untyped]
+from idemwatch.alerts import whole_files
 from idemwatch.alerts.names import IDEMPOTENCY, OVERVIEW, PIPELINE, SCHEDULES
 
 from . import idempotency_board, overview, pipeline_board, schedules_board, variables
@@ -60,11 +61,7 @@ def text(model: dict[str, Any]) -> str:
 
 
 def write(folder: Path, options: Options) -> list[Path]:
-    """Write each board to UID.json in `folder`, which is made when it is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for uid, model in boards(options).items():
-        path = folder / f"{uid}.json"
-        path.write_text(text(model), encoding="utf-8")
-        found.append(path)
-    return found
+    """Write each board to UID.json in `folder`, which is made if need be. Raises OSError."""
+    files = {f"{uid}.json": text(model) for uid, model in boards(options).items()}
+    whole_files.write(folder, files)
+    return [folder / name for name in files]

@@ -13,8 +13,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
-from idemwatch.alerts.names import RUNBOOKS, STATE_JOB, WORKER_JOB
-from idemwatch.alerts.thresholds import chosen
+from idemwatch.alerts.command_options import job_options, threshold_option
+from idemwatch.alerts.names import RUNBOOKS
+from idemwatch.alerts.thresholds import Thresholds
 
 from .boards import boards as built
 from .boards import write
@@ -23,16 +24,6 @@ from .options import Options
 from .push import Action, Plan, carry_out, planned
 
 LEFT_TO_DO: Final = {Action.CREATE, Action.UPDATE}
-_BUILD: Final = (
-    click.option("--threshold", "thresholds", multiple=True, metavar="NAME=NUMBER",
-                 help="Choose a threshold; may be repeated."),
-    click.option("--job", default=STATE_JOB, show_default=True,
-                 help="The Prometheus job of the state exporter."),
-    click.option("--worker-job", default=WORKER_JOB, show_default=True,
-                 help="The Prometheus job of the workers."),
-    click.option("--runbook-url", default=RUNBOOKS, metavar="URL",
-                 help="Where the runbooks are; alerts link to URL/ALERT.md."),
-)  # fmt: skip
 
 
 class EditedError(click.ClickException):
@@ -42,9 +33,11 @@ class EditedError(click.ClickException):
 
 
 def _build_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_BUILD):
-        command = option(command)
-    return command
+    runbooks = click.option(
+        "--runbook-url", default=RUNBOOKS, metavar="URL",
+        help="Where the runbooks are; alerts link to URL/ALERT.md.",
+    )  # fmt: skip
+    return threshold_option(job_options(runbooks(command)))
 
 
 @click.group("boards")
@@ -56,7 +49,7 @@ def boards() -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @_build_options
 def build(
-    folder: Path, thresholds: Sequence[str], job: str, worker_job: str, runbook_url: str
+    folder: Path, thresholds: Thresholds, job: str, worker_job: str, runbook_url: str
 ) -> None:
     """Write each board to FOLDER/UID.json, for Grafana's provisioning or import."""
     options = _options(thresholds, job, worker_job, runbook_url)
@@ -81,7 +74,7 @@ def build(
 @_build_options
 def push(
     url: str, token_file: Path, folder: str | None, force: bool, dry_run: bool, timeout: float,
-    thresholds: Sequence[str], job: str, worker_job: str, runbook_url: str,
+    thresholds: Thresholds, job: str, worker_job: str, runbook_url: str,
 ) -> None:  # fmt: skip
     """Bring the boards to the Grafana at URL, and show what changes.
 
@@ -100,10 +93,10 @@ def push(
         raise click.ClickException(str(error)) from error
 
 
-def _options(thresholds: Sequence[str], job: str, worker_job: str, runbook_url: str) -> Options:
+def _options(thresholds: Thresholds, job: str, worker_job: str, runbook_url: str) -> Options:
     try:
         return Options(
-            thresholds=chosen(thresholds), job=job, worker_job=worker_job,
+            thresholds=thresholds, job=job, worker_job=worker_job,
             runbook_url=runbook_url.rstrip("/"),
         )  # fmt: skip
     except ValueError as error:

@@ -6,11 +6,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from idemwatch.alerts.names import RUNBOOKS, STATE_JOB, WORKER_JOB
+from idemwatch.alerts.names import RUNBOOKS, STATE_JOB, WORKER_JOB, job_name
 from idemwatch.alerts.thresholds import Thresholds
 
 _SPECIAL: Final = re.compile(r"[.]")
-_JOB: Final = re.compile(r"[\w./:@-]{1,200}", re.ASCII)
 _URL: Final = re.compile(r"https?://[^\s\"'`{}<>\\?#@$]+", re.ASCII)
 
 
@@ -25,8 +24,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in (self.job, self.worker_job):
-            if not _JOB.fullmatch(name):
-                raise ValueError(f"{name!r} is no job name: letters, digits and . / : @ _ -")
+            job_name(name)
         if not _URL.fullmatch(self.runbook_url):
             # Not repeated: there may be a password in it, and it would be in every board.
             raise ValueError("the address of the runbooks is none like https://host/path")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from idemwatch.alerts.names import SCHEDULES
@@ -245,6 +245,27 @@ def _to_schedule() -> list[dict[str, Any]]:
 
 
 def _runs() -> Panel:
+    return table(
+        "Overdue and next runs",
+        "When each schedule runs next and ran last, how often it runs and how long a run takes; "
+        "the most overdue first. Late: how long ago a run was due that nobody has fired.",
+        _times(),
+        [
+            Column(title="Schedule", of="schedule", links=_to_schedule()),
+            Column(title="Task", of="task", width=NAME_WIDTH, links=to_task("Task")),
+            Column(
+                title="Late", unit="s", decimals=0, width=75,
+                limits=looks.steps(looks.TEXT, (LATE_SECONDS, looks.ORANGE)),
+            ),
+            *_of_times(),
+            Column(title="Takes", of="takes", unit="s", width=75),
+        ],
+        empty="No active schedules",
+        sort="Late", descending=True, then="Next run",
+    )  # fmt: skip
+
+
+def _times() -> str:
     by = "schedule, task"
 
     def of(metric: str) -> str:
@@ -255,41 +276,23 @@ def _runs() -> Panel:
     def when(metric: str) -> str:
         return f"round({of(f'{metric}_timestamp_seconds')} * 1000) or {takes} * 0"
 
-    next_run = of("next_run_timestamp_seconds")
-    return table(
-        "Overdue and next runs",
-        "When each schedule runs next and ran last, how often it runs and how long a run takes; "
-        "the most overdue first. Late: how long ago a run was due that nobody has fired.",
-        wide(
-            by, f"(clamp_min(time() - {next_run}, 0) or {takes} * 0)",
-            next_run=when("next_run"), last_run=when("last_run"),
-            last_success=when("last_success"),
-            every=f"{of('interval_seconds')} or {takes} * 0", takes=takes,
-        ),
-        [
-            Column(title="Schedule", of="schedule", links=_to_schedule()),
-            Column(title="Task", of="task", width=NAME_WIDTH, links=to_task("Task")),
-            Column(
-                title="Late", unit="s", decimals=0, width=75,
-                limits=looks.steps(looks.TEXT, (LATE_SECONDS, looks.ORANGE)),
-            ),
-            *(
-                Column(
-                    title=title, of=of_label, unit=unit, width=width,
-                    mappings=looks.mapped({"0": nothing}),
-                )
-                for title, of_label, unit, width, nothing in (
-                    ("Next run", "next_run", "dateTimeAsIso", 155, "not known"),
-                    ("Last run", "last_run", "dateTimeFromNow", 135, "never"),
-                    ("Last success", "last_success", "dateTimeFromNow", 135, "never"),
-                    ("Every", "every", "s", 75, "once"),
-                )
-            ),
-            Column(title="Takes", of="takes", unit="s", width=75),
-        ],
-        empty="No active schedules",
-        sort="Late", descending=True, then="Next run",
+    return wide(
+        by, f"(clamp_min(time() - {of('next_run_timestamp_seconds')}, 0) or {takes} * 0)",
+        next_run=when("next_run"), last_run=when("last_run"), last_success=when("last_success"),
+        every=f"{of('interval_seconds')} or {takes} * 0", takes=takes,
     )  # fmt: skip
+
+
+def _of_times() -> Iterator[Column]:
+    for title, label, unit, width, nothing in (
+        ("Next run", "next_run", "dateTimeAsIso", 155, "not known"),
+        ("Last run", "last_run", "dateTimeFromNow", 135, "never"),
+        ("Last success", "last_success", "dateTimeFromNow", 135, "never"),
+        ("Every", "every", "s", 75, "once"),
+    ):
+        yield Column(
+            title=title, of=label, unit=unit, width=width, mappings=looks.mapped({"0": nothing})
+        )
 
 
 def _inventory() -> Panel:

@@ -17,7 +17,8 @@ from urllib.parse import urlencode
 import yaml
 from idemwatch.alerts.names import STATE_JOB
 from idemwatch.alerts.rule import Build
-from idemwatch.alerts.rule_files import texts, write
+from idemwatch.alerts.rule_files import texts
+from idemwatch.alerts.whole_files import write
 
 from . import time_lapse
 from .crew import Crew

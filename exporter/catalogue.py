@@ -28,7 +28,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from .beat_collector import BeatCollector
 from .broker import Broker
 from .constant_metrics import constants
-from .exposition import Exposition, _of_collectors
+from .exposition import Exposition, of_collectors
 from .poisoned_collector import PoisonedCollector
 from .queue_collector import QueueCollector
 from .record_collector import RecordCollector
@@ -122,8 +122,8 @@ def _of_state() -> Iterator[Entry]:
         yield from _entries(collector.name, collector.collect())
         refreshers.append(Refresher(collector))
     yield from _entries(ALWAYS, constants(Thresholds()))
-    yield from _entries(ALWAYS, _of_collectors([one.seen() for one in refreshers]))
-    yield from _entries(ALWAYS, (Exposition(())._dropped(),))
+    yield from _entries(ALWAYS, of_collectors([one.seen() for one in refreshers]))
+    yield from _entries(ALWAYS, (Exposition(()).dropped(),))
 
 
 def _collectors() -> Iterator[Any]:

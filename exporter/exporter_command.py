@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import sys
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from idemwatch.alerts.thresholds import RANGES, Thresholds, chosen
+from idemwatch.alerts.command_options import threshold_option
 from idemwatch.idempotency.command_settings import (
     Command,
     app_of,
@@ -21,6 +20,7 @@ from idemwatch.idempotency.command_settings import (
     redis_option,
     settings_for,
 )
+from idemwatch.scheduler.command_options import Number
 
 from . import endpoint
 from .refresh import INTERVAL_SECONDS
@@ -50,25 +50,6 @@ Exit codes: 0 ended by SIGTERM or Ctrl-C, 1 could not start (the reason is told)
 """
 
 
-class _Number(click.FloatRange):
-    """A number within a range, which `nan` is not."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value!r} is no number", param, ctx)
-        return number
-
-
-def _thresholds(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> Thresholds:
-    try:
-        return chosen(pairs)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @click.command(
     "exporter", cls=Command, help=HELP, context_settings={"help_option_names": ["-h", "--help"]}
 )
@@ -89,7 +70,7 @@ def _thresholds(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -
 )
 @click.option(
     "--refresh-seconds",
-    type=_Number(min=1, max=300),
+    type=Number(min=1, max=300),
     default=INTERVAL_SECONDS,
     show_default=True,
     metavar="SECONDS",
@@ -103,7 +84,7 @@ def _thresholds(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -
 )
 @click.option(
     "--capacity",
-    type=_Number(min=0.01, max=1_000_000),
+    type=Number(min=0.01, max=1_000_000),
     metavar="SLOTS",
     help="Runs that the workers take at once. Default: the sum of the registered workers' "
     "concurrency, else idempotency_schedule_capacity, else 14.",
@@ -129,14 +110,7 @@ def _thresholds(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -
     metavar="URL",
     help="The broker; default CELERY_BROKER_URL, or the app's.",
 )
-@click.option(
-    "--threshold",
-    "thresholds",
-    multiple=True,
-    metavar="NAME=NUMBER",
-    callback=_thresholds,
-    help=f"Tell boards and alerts another threshold; may be repeated. Names: {', '.join(RANGES)}.",
-)
+@threshold_option
 @redis_option
 @database_option
 @click.option(

@@ -67,10 +67,11 @@ class Exposition:
         """The whole exposition, as it is now."""
         seen = [one.seen() for one in self._refreshers]
         told = (snapshot for one in seen for snapshot in one.snapshots)
-        own = snapshot_of((*_of_collectors(seen), self._dropped()))
+        own = snapshot_of((*of_collectors(seen), self.dropped()))
         return joined((self._constant, own, *told), openmetrics=openmetrics)
 
-    def _dropped(self) -> Metric:
+    def dropped(self) -> Metric:
+        """The counter of series over a cap."""
         family = CounterMetricFamily(
             "idemwatch_series_dropped", "Series over a cap, counted at each refresh",
             labels=["metric"],
@@ -86,7 +87,8 @@ class Exposition:
                 one.watch()
 
 
-def _of_collectors(seen: Sequence[Seen]) -> Iterator[Metric]:
+def of_collectors(seen: Sequence[Seen]) -> Iterator[Metric]:
+    """What is told of the collectors themselves."""
     success = _family("success", "1 while its source answers and what it told is fresh, else 0")
     duration = _family("duration_seconds", "What its last refresh took, or the one that hangs yet")
     last = _family(

@@ -14,11 +14,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from .broker import Broker
+from .labels import label
 
 log = logging.getLogger(__name__)
 
 MOST_QUEUES: Final = 100
-LONGEST_LABEL: Final = 200
 
 
 class QueueCollector:
@@ -41,7 +41,7 @@ class QueueCollector:
         )
         with self._broker.connected() as connection:
             for queue, length in _lengths(connection, self._queues):
-                family.add_metric([queue[:LONGEST_LABEL]], length)
+                family.add_metric([label(queue)], length)
         return (family,)
 
     def failed(self) -> Sequence[Metric]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from idemwatch.idempotency.metrics import OTHER
@@ -19,12 +18,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from .census import Census, Group
+from .labels import label
 from .read_only_store import read
 
 MOST_ENDPOINTS: Final = 50
 STAYS: Final = 1.1
 """An endpoint that is told stays until another has 10% more hits: so series do not churn."""
-LONGEST_LABEL: Final = 200
 STATES: Final = tuple(state.value for state in State)
 
 ENDPOINTS: Final = """
@@ -164,11 +163,3 @@ def poisoned_family(authority: str, number: int) -> Metric:
     family = GaugeMetricFamily("idemwatch_records_poisoned", POISONED_TEXT, labels=["authority"])
     family.add_metric([authority], number)
     return family
-
-
-def label(text: str) -> str:
-    """A label's value: what is too long is cut, and stays another than what begins alike."""
-    if len(text) <= LONGEST_LABEL:
-        return text
-    digest = blake2b(text.encode("utf-8", "replace"), digest_size=4).hexdigest()
-    return f"{text[: LONGEST_LABEL - 9]}~{digest}"

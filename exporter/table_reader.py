@@ -10,10 +10,9 @@ from typing import Any
 
 from idemwatch.idempotency.postgres_link import Connection, PostgresLink
 from idemwatch.scheduler import schedule_sql as sql
-from idemwatch.scheduler.errors import InvalidSchedule
-from idemwatch.scheduler.inventory import Inventory, Problem, inventory_of, problem_of
+from idemwatch.scheduler.inventory import Inventory, Problem
 from idemwatch.scheduler.model import Schedule
-from idemwatch.scheduler.rows import NAMES, TABLE, schedule_of_row
+from idemwatch.scheduler.rows import NAMES, inventory_of_table, read_row
 
 from .read_only_store import read
 
@@ -27,7 +26,7 @@ class TableReader:
         self._link = link
         self._rows: list[Row] = []
         self._parsed: dict[Row, Schedule | Problem] = {}
-        self._inventory = inventory_of(TABLE.source, ())
+        self._inventory = inventory_of_table(())
 
     def read(self) -> Inventory:
         """All schedules, the oldest first; rows that cannot be read are problems.
@@ -37,7 +36,7 @@ class TableReader:
         rows = read(self._link, _rows)
         if rows != self._rows:
             self._parsed = {row: self._parsed.get(row) or _parsed(row) for row in rows}
-            self._inventory = _inventory(self._parsed)
+            self._inventory = inventory_of_table(self._parsed.values())
             self._rows = rows
         return self._inventory
 
@@ -47,14 +46,4 @@ def _rows(connection: Connection) -> list[Row]:
 
 
 def _parsed(row: Row) -> Schedule | Problem:
-    named = dict(zip(NAMES, row, strict=True))
-    try:
-        return schedule_of_row(named)
-    except InvalidSchedule as error:
-        return problem_of(error, TABLE, f"{named['id']} ({named['identifier']})")
-
-
-def _inventory(parsed: dict[Row, Schedule | Problem]) -> Inventory:
-    found = parsed.values()
-    schedules = [one for one in found if isinstance(one, Schedule)]
-    return inventory_of(TABLE.source, schedules, [one for one in found if isinstance(one, Problem)])
+    return read_row(dict(zip(NAMES, row, strict=True)))

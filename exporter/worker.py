@@ -136,7 +136,7 @@ class WorkerMetrics:
             listens=endpoint.address,
             bound=endpoint.bound,
             scheme=endpoint.url.partition(":")[0],
-            concurrency=lambda: int(getattr(self._consumer.pool, "num_processes", None) or 0),
+            concurrency=lambda: _concurrency(self._consumer.pool),
         )
 
     def stop(self) -> None:
@@ -237,6 +237,15 @@ def _on_shutdown(**_: object) -> None:
         _running.stop()
         os.environ.pop(_SLOTS_VARIABLE, None)
         _running = None
+
+
+def _concurrency(pool: Any) -> int:
+    """How many tasks it runs at once; 0 while there is no pool.
+
+    Celery 5.6 takes for the `num_processes` of a green pool the greenlets that run right now.
+    """
+    green = getattr(pool, "is_green", False)
+    return int(getattr(pool, "limit" if green else "num_processes", None) or 0)
 
 
 @contextlib.contextmanager

@@ -40,8 +40,10 @@ class Fleet:
     zone: str
 
 
-class _Slots(click.FloatRange):
+class Number(click.FloatRange):
     """A number within a range, which `nan` is not."""
+
+    name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -60,7 +62,7 @@ def fleet_options(command: F) -> F:
             "standard input). Default: the table, else the app's beat_schedule.",
         ),
         click.option(
-            "--capacity", type=_Slots(min=0.01, max=1_000_000), metavar="SLOTS",
+            "--capacity", type=Number(min=0.01, max=1_000_000), metavar="SLOTS",
             help="Runs that the workers take at once. Default: the sum of the live workers' "
             "concurrency, else idempotency_schedule_capacity, else 14.",
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from .config import schedule_of
@@ -10,6 +10,7 @@ from .cron import Cron
 from .dialects import VIXIE
 from .errors import InvalidSchedule
 from .identity import schedule_hash
+from .inventory import Inventory, Problem, inventory_of, problem_of
 from .model import Schedule
 from .occurrences import Moments, Timing, timing_text
 from .place import Place
@@ -38,6 +39,21 @@ _READ_AS: Final = {
 def columns(table: str = "schedule") -> str:
     """What to SELECT of a table or its alias for `schedule_of_row`."""
     return ", ".join(_READ_AS.get(name, "{t}." + name).format(t=table) for name in NAMES)
+
+
+def read_row(row: Mapping[str, Any]) -> Schedule | Problem:
+    """The schedule of a row, or what keeps it from being read."""
+    try:
+        return schedule_of_row(row)
+    except InvalidSchedule as error:
+        return problem_of(error, TABLE, f"{row['id']} ({row['identifier']})")
+
+
+def inventory_of_table(found: Iterable[Schedule | Problem]) -> Inventory:
+    """All rows that were read, as one inventory."""
+    rows = list(found)
+    schedules = [one for one in rows if isinstance(one, Schedule)]
+    return inventory_of(TABLE.source, schedules, [one for one in rows if isinstance(one, Problem)])
 
 
 def schedule_of_row(row: Mapping[str, Any]) -> Schedule:

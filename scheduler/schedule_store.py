@@ -14,10 +14,9 @@ from idemwatch.idempotency.postgres_link import Connection, PostgresLink
 from . import schedule_sql as sql
 from .change_store import ChangeRecord, apply_changes, records, revert_change
 from .changes import Change
-from .errors import InvalidSchedule
-from .inventory import Inventory, Problem, inventory_of, problem_of
+from .inventory import Inventory
 from .model import Schedule
-from .rows import TABLE, schedule_of_row, values_of
+from .rows import inventory_of_table, read_row, values_of
 from .table_store import TAKE_TURNS, fetch_rows, transaction
 
 
@@ -30,14 +29,7 @@ class ScheduleStore:
     def schedules(self) -> Inventory:
         """All schedules, the oldest first; rows that cannot be read are problems."""
         rows = self._link.run(lambda connection: fetch_rows(connection, sql.SELECT))
-        schedules: list[Schedule] = []
-        problems: list[Problem] = []
-        for row in rows:
-            try:
-                schedules.append(schedule_of_row(row))
-            except InvalidSchedule as error:
-                problems.append(problem_of(error, TABLE, f"{row['id']} ({row['identifier']})"))
-        return inventory_of(TABLE.source, schedules, problems)
+        return inventory_of_table(read_row(row) for row in rows)
 
     def insert(self, schedules: Sequence[Schedule]) -> list[bool]:
         """Add those whose meaning is not in the table, in one transaction; True for each new one.

@@ -23,6 +23,7 @@ from idemwatch.exporter.endpoint import Endpoint
 from idemwatch.idempotency.postgres_link import PostgresLink
 from idemwatch.idempotency.redis_link import RedisLink
 from idemwatch.idempotency.redis_store import RedisStore
+from support.desk import Desk
 from support.fleet import Fleet, open_fleet
 from support.proxy import TcpProxy
 from support.scraping import Start, collect
@@ -157,6 +158,14 @@ def link(database_url: str) -> Iterator[PostgresLink]:
     link = PostgresLink(database_url)
     yield link
     link.close()
+
+
+@pytest.fixture
+def desk(redis_url: str, database_url: str) -> Iterator[Desk]:
+    """Beats on servers of the test's own, and what they sent."""
+    desk = Desk(redis_url, database_url)
+    yield desk
+    desk.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from celery import Celery
 from idemwatch.demo.servers import RedisServer
 from idemwatch.idempotency import IdempotentTask
 from idemwatch.idempotency.postgres_link import PostgresLink
@@ -21,19 +20,11 @@ from idemwatch.scheduler.changes import Change
 from idemwatch.scheduler.config import timing_of
 from idemwatch.scheduler.firing_store import FROZEN_SECONDS
 from idemwatch.scheduler.model import CatchUp
-from idemwatch.scheduler.sync_store import entries_of, sync
 from support.desk import Desk, job
 from support.proxy import TcpProxy
 from support.stores import wait_until
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-
-
-@pytest.fixture
-def desk(redis_url: str, database_url: str) -> Iterator[Desk]:
-    desk = Desk(redis_url, database_url)
-    yield desk
-    desk.close()
 
 
 def due_ones(desk: Desk, count: int, **changed: Any) -> list[int]:
@@ -396,58 +387,3 @@ def test_a_broker_that_says_nothing_holds_a_beat_for_seconds_only(
 
 def test_a_message_that_hangs_ends_before_the_rows_of_its_beat_are_anothers() -> None:
     assert FROZEN_SECONDS / 2 + publisher.PUBLISH_SECONDS < FROZEN_SECONDS
-
-
-# -- beat_schedule ---------------------------------------------------------------------------------
-
-
-def table(desk: Desk) -> dict[str, tuple[str, str]]:
-    rows = desk.rows("SELECT identifier, cron_expression, status FROM schedule ORDER BY id")
-    return {name: (text, status) for name, text, status in rows}
-
-
-def start(desk: Desk, **entries: Any) -> None:
-    """A beat starts whose app has these entries: seconds, or whole ones."""
-    app = Celery("synced", broker=desk.broker, set_as_current=False)
-    app.conf.result_expires = None
-    app.conf.beat_schedule = {
-        name: one if isinstance(one, dict) else {"task": "t", "schedule": float(one)}
-        for name, one in entries.items()
-    }
-    sync(desk.store._link, entries_of(app))
-    app.close()
-
-
-def test_an_entry_with_a_new_name_goes_on(desk: Desk) -> None:
-    start(desk, old=60)
-    start(desk, new=60)
-    assert table(desk) == {"old": ("every 60s", "CANCELLED"), "new": ("every 60s", "PENDING")}
-
-
-def test_an_entry_may_take_the_times_that_another_leaves(desk: Desk) -> None:
-    start(desk, a=60, b=70, c=80)
-    start(desk, a=70, b=80, c=60)
-    told = {name: text for name, (text, _) in table(desk).items()}
-    assert told == {"a": "every 70s", "b": "every 80s", "c": "every 60s"}
-    assert {status for _, status in table(desk).values()} == {"PENDING"}
-
-
-def test_an_entry_that_comes_to_mean_what_another_schedule_does_fires_no_more(desk: Desk) -> None:
-    desk.add("every 70s", task="t")
-    start(desk, a=60)
-    start(desk, a=70)
-    assert table(desk)["a"] == ("every 70s", "CANCELLED")
-    desk.rows("UPDATE schedule SET status = 'CANCELLED' WHERE identifier = 'nevery 70s'")
-    start(desk, a=70)
-    assert table(desk)["a"] == ("every 70s", "PENDING")
-
-
-def test_an_entry_that_is_not_enabled_fires_when_it_is_enabled_again(desk: Desk) -> None:
-    for enabled, status in ((True, "PENDING"), (False, "CANCELLED"), (True, "PENDING")):
-        start(desk, a={"task": "t", "schedule": 60.0, "enabled": enabled})
-        assert table(desk)["a"][1] == status
-
-
-def test_an_entry_with_a_character_that_no_table_keeps_stops_no_other(desk: Desk) -> None:
-    start(desk, **{"bad\0": 60, "good": 70})
-    assert list(table(desk)) == ["good"]

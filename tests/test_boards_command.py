@@ -75,7 +75,7 @@ def test_a_board_that_cannot_be_replaced_is_named(tmp_path: Path) -> None:
     (tmp_path / "idemwatch-overview.json").mkdir()
     done = commands.invoke("boards", "build", str(tmp_path))
     assert done.exit_code == 1
-    assert "idemwatch-overview.json: Is a directory" in done.stderr
+    assert "idemwatch-overview.json: it is a folder" in done.stderr
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

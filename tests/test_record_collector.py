@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from idemwatch.exporter.labels import LONGEST_LABEL, label
 from idemwatch.exporter.poisoned_collector import MOST, PoisonedCollector
 from idemwatch.exporter.record_collector import (
-    LONGEST_LABEL,
     MOST_ENDPOINTS,
     STATES,
     Endpoint,
     RecordCollector,
-    label,
     of_endpoints,
     top_endpoints,
 )

@@ -12,8 +12,9 @@ import yaml
 from idemwatch.alerts.names import BOARDS, GRAFANA, RUNBOOKS
 from idemwatch.alerts.rule import SEVERITIES, Alert, Build, Record
 from idemwatch.alerts.rule_files import ALERTS as ALERTS_FILE
-from idemwatch.alerts.rule_files import RECORDING, rule_groups, texts, write
+from idemwatch.alerts.rule_files import RECORDING, rule_groups, texts
 from idemwatch.alerts.thresholds import RANGES, Thresholds
+from idemwatch.alerts.whole_files import write
 from idemwatch.alerts.windows import MOST_SCALE, TimeScale, duration
 from support.alerting import ALERTS, attempt, run
 

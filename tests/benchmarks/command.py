@@ -26,9 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [name for name in os.environ if name.startswith("IDEMWATCH_")]:
         del os.environ[name]  # it would be a setting of what is measured
     try:
-        return _run(
-            asked.only or [one.name for one in BENCHES.values() if one.large == asked.large]
-        )
+        return _run(asked.only or _all(large=asked.large))
     except KeyboardInterrupt:
         return _say("interrupted", INTERRUPTED)
 

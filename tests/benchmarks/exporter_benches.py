@@ -18,6 +18,7 @@ from idemwatch.exporter.state import Options, State
 from idemwatch.idempotency.settings import Settings
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from support.stores import wait_until
 
 from .lab import Lab
 from .measure import Measured, against
@@ -87,8 +88,7 @@ def scrape_10k(lab: Lab) -> Measured:
     lab.stack.callback(exposition.close)
     lab.stack.callback(running.close)
     exposition.start()
-    while exposition.problems():
-        time.sleep(0.01)
+    wait_until(lambda: not exposition.problems())
     text = gzip.decompress(_scrape(running.url)).decode()
     assert text.count("\nidemwatch_bench") == SERIES, "it tells all of them"
     gc.collect()
