@@ -86,6 +86,8 @@ $(VENV)/.demo: pyproject.toml $(VENV)/.python
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install --group dev
+	@# Its metadata refuses Celery 5.7, its code does not.
+	$(PIP) install --no-deps 'celery-batches>=0.11'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
