@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from celery import Celery
 from idemwatch.alerts.thresholds import Thresholds
@@ -21,7 +21,6 @@ from idemwatch.scheduler.clock import zone_of
 
 from . import service_discovery
 from .beat_collector import BeatCollector
-from .bounded_link_store import BoundedLink
 from .broker import Broker
 from .collector import Collector
 from .constant_metrics import constants
@@ -44,6 +43,9 @@ from .store_collector import (
 from .worker_capacity import WorkerCapacity
 from .worker_collector import WorkerCollector
 from .worker_directory_store import WorkerDirectory
+
+ANSWER_SECONDS: Final = 60.0
+"""Longer than a read may take by the server's clock, which ends it better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,7 @@ class State:
         return WorkerCollector(directory, stale_seconds=kept)
 
     def _database(self) -> PostgresLink:
-        return BoundedLink(self._settings.database_url or "")
+        return PostgresLink(self._settings.database_url or "", ANSWER_SECONDS)
 
     def _redis(self) -> RedisLink:
         return RedisLink.from_url(self._settings.redis_url or "")

@@ -29,7 +29,7 @@ class Places:
     """Where keys may stand, as far as the settings name it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._stores = Stores(settings)
+        self._stores = Stores(settings, answer_seconds=None)
         database = self._stores.database()
         if database is None and settings.redis_url is None:
             raise ConfigurationError(

@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import ReadOnlySqlTransaction, SerializationFailure
 from psycopg.pq import TransactionStatus
 
+from .answer_guard import AnswerGuard
 from .breaker import Breaker
 from .errors import ConfigurationError, InvalidKey, SchemaMismatch, StoreUnavailable
 from .schema import REQUIRED_REVISION, VERSION_TABLE
@@ -29,9 +30,13 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS: Final = 2
 PLACE_TIMEOUT_SECONDS: Final = 3.0
+ANSWER_SECONDS: Final = 5.0
+"""What a claim or a renewal may take. Twice that and the heartbeat's period are within a lease."""
 POOL_SIZE: Final = 8
 TRIES: Final = 10
 """How often a statement runs that met another's commit, under a strict default isolation."""
+# A branch has a row of its own, which begins with its name; steps of the trunk are numbered.
+TRUNK_REVISION: Final = f"SELECT version_num FROM {VERSION_TABLE} WHERE version_num ~ '^[0-9]'"  # noqa: S608
 # A server that is gone without a word is noticed within seconds. No `options`: poolers refuse them.
 _KEEPALIVE: Final[dict[str, Any]] = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -45,11 +50,14 @@ _BROKEN: Final = (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlT
 
 
 class PostgresLink:
-    """Statements to one database. Safe among threads; make a new one after a fork."""
+    """Statements to one database. Safe among threads; make a new one after a fork.
+
+    `answer_seconds`: a statement of `run` that takes longer loses its connection; None: no limit.
+    """
 
     name = "postgres"
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, answer_seconds: float | None = None) -> None:
         try:
             given = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
@@ -59,6 +67,7 @@ class PostgresLink:
         self.breaker = Breaker(self.name)
         self._url = url
         self._options = {k: v for k, v in _KEEPALIVE.items() if k not in given}
+        self._guard = None if answer_seconds is None else AnswerGuard(answer_seconds)
         self._checked = self._closed = False
         self._idle: deque[Connection] = deque()
         self._places = threading.BoundedSemaphore(POOL_SIZE)
@@ -73,7 +82,10 @@ class PostgresLink:
             self._give_back(connection)
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """`work` on a connection, once more when the connection broke under it."""
+        """`work` on a connection, once more when the connection broke under it.
+
+        Raises StoreUnavailable.
+        """
         try:
             return self._run(work)
         except StoreUnavailable as error:
@@ -85,13 +97,27 @@ class PostgresLink:
     def _run(self, work: Callable[[Connection], T]) -> T:
         connection = self._take()
         try:
-            return _try(work, connection)
+            return self._watched(work, connection)
         except StoreUnavailable as error:
             if isinstance(error.__cause__, ReadOnlySqlTransaction):
                 connection.close()  # as after a failover: it leads to a standby now
             raise
         finally:
             self._give_back(connection)
+
+    def _watched(self, work: Callable[[Connection], T], connection: Connection) -> T:
+        if self._guard is None:
+            return _try(work, connection)
+        self._guard.begin(connection)
+        try:
+            return _try(work, connection)
+        except StoreUnavailable as error:
+            if not self._guard.has_cut(connection):
+                raise
+            told = f"no answer within {self._guard.seconds:g} s"
+            raise StoreUnavailable(self.name, told) from error.__cause__
+        finally:
+            self._guard.end(connection)
 
     def _take(self) -> Connection:
         if not self._places.acquire(timeout=PLACE_TIMEOUT_SECONDS):
@@ -147,6 +173,8 @@ class PostgresLink:
     def close(self) -> None:
         """Close all connections; those in use when they are given back."""
         self._closed = True
+        if self._guard is not None:
+            self._guard.close()
         self.drop()
         self.breaker.close()
 
@@ -158,7 +186,7 @@ def _broken(error: BaseException | None) -> bool:
 def check_schema(connection: Connection) -> None:
     """Raise SchemaMismatch unless the database has the schema of this code."""
     try:
-        row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608
+        row = connection.execute(TRUNK_REVISION).fetchone()
     except psycopg.errors.UndefinedTable:
         row = None
     except psycopg.Error as error:

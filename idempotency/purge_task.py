@@ -19,7 +19,7 @@ from .purge_store import purge
 @shared_task(name="idemwatch.purge", ignore_result=True)  # type: ignore[untyped-decorator]
 def purge_expired(max_seconds: float = 300.0) -> int:
     """Delete expired records for at most `max_seconds`; returns how many."""
-    link = engine_for(settings_of(current_app)).stores.database()
+    link = engine_for(settings_of(current_app)).stores.lender()
     if link is None:
         raise ConfigurationError("idempotency_database_url", "is not set: nothing to purge")
     deadline = time.monotonic() + max_seconds

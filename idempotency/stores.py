@@ -9,7 +9,7 @@ from typing import Final
 from .cached_store import CachedStore, DoneCache
 from .errors import ConfigurationError, StoreUnavailable
 from .memory_store import MemoryStore
-from .postgres_link import PostgresLink
+from .postgres_link import ANSWER_SECONDS, PostgresLink
 from .postgres_store import PostgresStore
 from .redis_link import CACHE_TIMEOUT_SECONDS, RedisLink
 from .redis_store import RedisStore
@@ -23,10 +23,14 @@ MEMORY: Final = MemoryStore()
 
 
 class Stores:
-    """Stores by authority, over one link to each server."""
+    """Stores by authority, over one link to each server.
 
-    def __init__(self, settings: Settings) -> None:
+    `answer_seconds`: what PostgreSQL may take for a statement; None: as long as it likes.
+    """
+
+    def __init__(self, settings: Settings, answer_seconds: float | None = ANSWER_SECONDS) -> None:
         self._settings = settings
+        self._answer_seconds = answer_seconds
         self._made: dict[str, Store] = {}
         self._making = threading.RLock()
         self._database: PostgresLink | None = None
@@ -42,13 +46,18 @@ class Stores:
                 )
         return store
 
+    def notes(self) -> Store:
+        """Where publishers leave notes: Redis if there is one, since losing them costs little."""
+        memory = self._settings.store == "memory"
+        return self.get("redis" if self._settings.redis_url and not memory else "postgres")
+
     def database(self) -> PostgresLink | None:
         """The link to PostgreSQL, if it is configured."""
         if self._settings.database_url is None or self._settings.store == "memory":
             return None
         with self._making:
             if self._database is None:
-                self._database = PostgresLink(self._settings.database_url)
+                self._database = PostgresLink(self._settings.database_url, self._answer_seconds)
             return self._database
 
     def lender(self) -> PostgresLink | None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from idemwatch.demo.servers import PostgresServer, RedisServer
-from idemwatch.exporter import bounded_link_store, refresh, state
+from idemwatch.exporter import refresh, state
 from idemwatch.exporter.connections import MAX_CONNECTIONS
 from idemwatch.exporter.state import Options
 from idemwatch.idempotency.settings import Settings
@@ -107,7 +107,7 @@ def test_what_never_answers_again_is_left_for_another_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A tunnel that lost what it had: its connections stay open, and no reply ever comes."""
-    monkeypatch.setattr(bounded_link_store, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(state, "ANSWER_SECONDS", 2.0)
     proxy = tcp_proxy(postgres.url)
     with open_exporter(Settings(database_url=proxy.url(postgres.url))) as client:
         wait_until(client.healthy)

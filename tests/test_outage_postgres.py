@@ -12,7 +12,14 @@ import psycopg
 import pytest
 from idemwatch.demo.servers import PostgresServer
 from idemwatch.idempotency.errors import StoreUnavailable
+from idemwatch.idempotency.postgres_link import (
+    ANSWER_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
+    Connection,
+    PostgresLink,
+)
 from support.outages import LEASE_SECONDS, Setting, open_setting, seconds_of
+from support.proxy import TcpProxy
 from support.stores import DEADLINE_SECONDS, wait_until
 
 
@@ -154,6 +161,54 @@ def test_a_frozen_postgresql_decides_after_its_thaw(
         assert not asked.done()
         server.thaw()
         assert asked.result(30) == "granted"
+
+
+def test_a_postgresql_that_stays_frozen_is_given_up_and_locks_nobody_out(
+    setting: Setting, server: PostgresServer
+) -> None:
+    setting.finish("warm")  # so that there is a connection, which would be waited for
+    server.freeze()
+    try:
+        took = seconds_of(lambda: refused(lambda: setting.claim("new")))
+    finally:
+        server.thaw()
+    assert took < 2 * ANSWER_SECONDS + CONNECT_TIMEOUT_SECONDS + DEADLINE_SECONDS
+    wait_until(lambda: setting.answers("new"))
+    wait_until(lambda: setting.claim("new") == "granted")
+
+
+def test_a_reply_that_never_comes_is_waited_for_twice_and_no_longer(
+    server: PostgresServer, tcp_proxy: Callable[[str], TcpProxy]
+) -> None:
+    """A tunnel that lost what it had: its connections stay open, and nothing comes through."""
+    proxy = tcp_proxy(server.url)
+    link = PostgresLink(proxy.url(server.url), answer_seconds=0.3)
+    try:
+        assert link.run(_one) == 1
+        proxy.drop_replies()
+        took = seconds_of(lambda: refused(lambda: link.run(_one)))
+        assert took < 0.6 + CONNECT_TIMEOUT_SECONDS + DEADLINE_SECONDS
+        proxy.heal()
+        wait_until(lambda: _answers(link))
+    finally:
+        link.close()
+
+
+def _one(connection: Connection) -> int:
+    row = connection.execute("SELECT 1").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def refused(work: Callable[[], object]) -> None:
+    with pytest.raises(StoreUnavailable):
+        work()
+
+
+def _answers(link: PostgresLink) -> bool:
+    try:
+        return link.run(_one) == 1
+    except StoreUnavailable:
+        return False
 
 
 def test_a_lock_is_given_back_though_postgresql_restarted(

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from idemwatch.exporter.bounded_link_store import BoundedLink
 from idemwatch.exporter.read_only_store import read
 from idemwatch.idempotency.errors import StoreUnavailable
 from idemwatch.idempotency.postgres_link import Connection, PostgresLink
+from support.stores import wait_until
 
 COUNT = "SELECT count(*) FROM endpoint_stats"
 ADD = "INSERT INTO endpoint_stats (endpoint, scope, records, hits) VALUES ('t', 'global', 1, 0)"
@@ -68,13 +68,13 @@ def test_what_a_read_sets_ends_with_it(link: PostgresLink) -> None:
 
 
 @pytest.fixture
-def bounded(database_url: str) -> Iterator[BoundedLink]:
-    link = BoundedLink(database_url, seconds=0.3)
+def bounded(database_url: str) -> Iterator[PostgresLink]:
+    link = PostgresLink(database_url, answer_seconds=0.3)
     yield link
     link.close()
 
 
-def test_what_the_server_does_not_end_is_ended_here(bounded: BoundedLink) -> None:
+def test_what_the_server_does_not_end_is_ended_here(bounded: PostgresLink) -> None:
     asked = []
 
     def sleep(connection: Connection) -> None:
@@ -89,13 +89,18 @@ def test_what_the_server_does_not_end_is_ended_here(bounded: BoundedLink) -> Non
     assert bounded.run(counted) == 0, "the next one finds its way"
 
 
-def test_a_read_that_ends_in_time_keeps_its_connection(bounded: BoundedLink) -> None:
+def test_a_read_that_ends_in_time_keeps_its_connection(bounded: PostgresLink) -> None:
     def pid(connection: Connection) -> int:
         return connection.info.backend_pid
 
     first = bounded.run(pid)
-    guards = [one for one in threading.enumerate() if one.name == "idemwatch-guard"]
-    for guard in guards:
-        guard.join(30)
+    threading.Event().wait(0.5)  # longer than an answer may take
     assert bounded.run(pid) == first
-    assert not [one for one in guards if one.is_alive()], "no thread is left behind"
+
+
+def test_the_guard_ends_with_its_link(bounded: PostgresLink) -> None:
+    bounded.run(counted)
+    guards = [one for one in threading.enumerate() if one.name == "idemwatch-answers"]
+    bounded.close()
+    wait_until(lambda: not any(one.is_alive() for one in guards))
+    assert guards
