@@ -1,0 +1,48 @@
+"""The user's app and calls, as they were given to the command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from celery.app.utils import find_app
+from idemwatch.idempotency import IdempotentTask
+
+from .simulate_calls import Template
+from .simulate_run import UsersApp
+
+
+def templates_of(given: Sequence[str]) -> list[Template]:
+    """What --call says. Raises click.BadParameter."""
+    try:
+        return [Template.of(one) for one in given]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--call") from None
+
+
+def users_app(spec: str, app: Any | None, templates: Sequence[Template]) -> UsersApp:
+    """The app with its tasks, imported as `celery -A` does. Raises click.UsageError."""
+    found = _found(spec) if app is None else app
+    found.loader.import_default_modules()
+    found.finalize()
+    if not templates:
+        names = sorted(n for n, task in found.tasks.items() if isinstance(task, IdempotentTask))
+        known = f"it has {', '.join(names)}" if names else "it has no IdempotentTask"
+        raise click.UsageError(f"{spec}: say which tasks, with --call 'task:[arguments]'; {known}")
+    return UsersApp(spec, found, templates)
+
+
+def _found(spec: str) -> Any:
+    """Whatever the import of a user's module raises is a reason, and is told in one line."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return find_app(spec)
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise click.BadParameter(
+            f"{spec!r} cannot be loaded: {told}", param_hint="--app"
+        ) from error
