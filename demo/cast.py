@@ -10,15 +10,16 @@ from typing import Final
 from idemwatch.idempotency.errors import ConfigurationError
 from idemwatch.idempotency.settings import Settings
 
-from .app import SHORT_VISIBILITY_SECONDS
+from .celery_app import SHORT_VISIBILITY_SECONDS
 from .crew import REFRESH_SECONDS, Crew
 from .fleet import fleet, insert
-from .ledger import Ledger
+from .ledger import Journal, Ledger
 from .listening import Listening
 from .monitoring import Monitoring
 from .scenarios import Scenario
 from .screen import Screen
 from .services import missing_packages
+from .smtp_server import Inbox, MailServer
 from .stage import Stage
 from .watch import Watch
 from .webhook import Webhook
@@ -75,10 +76,11 @@ class Cast:
 def assemble(stage: Stage, options: Options, screen: Screen) -> Iterator[Cast]:
     """Start everything but traffic; end it at the end. Raises ProcessFailed."""
     with ExitStack() as stack:
-        crew = Crew(stage, options.metrics_address, options.visibility_seconds)
+        mail = stack.enter_context(_mail_server(stage.database_url))
+        crew = Crew(stage, options.metrics_address, options.visibility_seconds, mail.address)
         stack.callback(crew.close)
         crew.run("migrate")
-        ledger = Ledger(stage.database_url)
+        ledger = Ledger(stage.database_url, stage.facility_schema)
         stack.callback(ledger.close)
         insert(stage.database_url, fleet())
         screen.say("starting a worker, two beats and the state exporter ...")
@@ -96,6 +98,18 @@ def assemble(stage: Stage, options: Options, screen: Screen) -> Iterator[Cast]:
         for name, address in addresses.items():
             screen.say(f"{name}: {address}")
         yield Cast(stage, crew, ledger, worker, Watch(found), addresses)
+
+
+@contextmanager
+def _mail_server(database_url: str) -> Iterator[MailServer]:
+    """Writes each mail down that it takes."""
+    journal = Journal(database_url)
+    server = MailServer(Inbox(lambda mail: journal.write_mail(mail.message_id, mail.subject)))
+    try:
+        yield server
+    finally:
+        server.close()
+        journal.close()
 
 
 def _monitoring(

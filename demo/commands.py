@@ -58,14 +58,16 @@ def demo(
     """Hand a Celery worker the same work again and again, and count what happens.
 
     Starts PostgreSQL and Redis of its own on free ports (or uses those of IDEMWATCH_DATABASE_URL
-    and IDEMWATCH_REDIS_URL, within a schema and key names of its own, which it removes), a prefork
-    worker whose broker delivers again after 2 seconds, two beats with a small fleet of schedules,
-    the state exporter, and, where Debian's prometheus and prometheus-alertmanager are installed,
-    these too, with the committed configuration and rules in which an hour is a minute.
+    and IDEMWATCH_REDIS_URL, within schemas and key names of its own, which it removes), a mail
+    server, a prefork worker whose broker delivers again after 2 seconds, two beats with a small
+    fleet of schedules, the state exporter, and, where Debian's prometheus and
+    prometheus-alertmanager are installed, these too, with the committed configuration and rules in
+    which an hour is a minute.
 
-    The tasks get every kind of duplicate: messages published twice, tasks that outlast the
-    broker's patience, retries, processes killed before and after they commit. The table shows
-    what the worker's /metrics counts:
+    The tasks are those of facility management: auto_close_jobs, ticket_escalation, create_ppm_job,
+    create_scheduled_reports, send_reminder_email. They get every kind of duplicate: messages
+    published twice, tasks that outlast the broker's patience, retries, processes killed before and
+    after they commit. The table shows what the worker's /metrics counts:
 
     \b
       executed            runs that came to an end, failed attempts too
@@ -73,8 +75,9 @@ def demo(
       met a running one   the latter of these
       hit rate            turned away, of all checks
 
-    Every effect is a row in a table without any unique constraint, so a double would show. At the
-    end each piece of work must have exactly one.
+    Every effect is a row in a table without any unique constraint, or a mail, so a double would
+    show. At the end each piece of work must have exactly one. A mail that was sent again after a
+    lost lease has the Message-ID that it had, and is told apart.
 
     A scenario is calm traffic, then trouble. Its alert must be delivered to the demo's webhook, and
     its resolution when the trouble is over; nobody may be paged for anything else:

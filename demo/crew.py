@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from .app import VISIBILITY
+from .celery_app import VISIBILITY
+from .facility_settings import SMTP
 from .listening import Listening
 from .processes import Child, ProcessFailed, uninterrupted
 from .services import native
@@ -30,15 +31,19 @@ class Crew:
     """Starts services in the environment of a stage.
 
     metrics_address: of the worker. visibility_seconds: how long the broker waits for a message.
+    smtp: HOST:PORT of the mail server.
     """
 
-    def __init__(self, stage: Stage, metrics_address: str, visibility_seconds: float) -> None:
+    def __init__(
+        self, stage: Stage, metrics_address: str, visibility_seconds: float, smtp: str
+    ) -> None:
         self.folder = stage.folder
         self.env: Mapping[str, str] = {
             **without_settings(),
             **stage.environment(LEASE_SECONDS, metrics_address),
             "IDEMWATCH_METRICS_ADVERTISE": "127.0.0.1",
             VISIBILITY: str(visibility_seconds),
+            SMTP: smtp,
             "TMPDIR": str(stage.folder),  # a pool that is killed leaves a folder there
         }
         self._children: list[Child] = []

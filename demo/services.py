@@ -18,7 +18,7 @@ CAPACITY: Final = 40
 """Runs at once that the demo's schedules are judged by: some of them fire every few seconds."""
 
 SERVICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "migrate": ("idemwatch", "db", "upgrade"),
+    "migrate": ("idemwatch", "db", "upgrade", "facility"),
     "worker": (
         *("celery", "-A", APP, "worker", "--loglevel", "INFO", "--concurrency", "4"),
         *("--without-mingle", "--without-gossip", "--without-heartbeat"),

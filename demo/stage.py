@@ -29,14 +29,15 @@ from .servers import PostgresServer, RedisServer
 
 CONNECT_SECONDS: Final = 10
 _BATCH: Final = 500
-_SETTINGS: Final = ("IDEMWATCH_", "CELERY_", "DEMO_")
+_SETTINGS: Final = ("IDEMWATCH_", "CELERY_", "DEMO_", "FACILITY_")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """The URLs, the name that everything in them bears, and a folder that ends with the demo.
 
-    `cache`: the Redis behind `redis_url` if it is ours.
+    `cache`: the Redis behind `redis_url` if it is ours. `facility_schema`: a second schema beside
+    that of the URL, for the tables of the facility application.
     """
 
     redis_url: str
@@ -46,9 +47,22 @@ class Stage:
     folder: Path
     cache: RedisServer | None = None
 
+    @property
+    def facility_schema(self) -> str:
+        """A name as fresh as the namespace."""
+        return _facility_schema(self.namespace)
+
+    @property
+    def reports(self) -> Path:
+        """The folder of reports."""
+        return self.folder / "reports"
+
     def environment(self, lease_seconds: float, metrics_address: str) -> dict[str, str]:
         """The settings of every service; only a worker uses those of metrics."""
         return {
+            "FACILITY_DATABASE_URL": self.database_url,
+            "FACILITY_SCHEMA": self.facility_schema,
+            "FACILITY_REPORT_FOLDER": str(self.reports),
             "CELERY_BROKER_URL": self.broker_url.replace("unix://", "redis+socket://", 1),
             "IDEMWATCH_REDIS_URL": self.redis_url,
             "IDEMWATCH_DATABASE_URL": self.database_url,
@@ -76,6 +90,7 @@ def set_stage(settings: Settings) -> Iterator[Stage]:
         with uninterrupted():
             folder = Path(tempfile.mkdtemp(prefix=f"{namespace}-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        (folder / "reports").mkdir()
         cache = None
         if settings.redis_url is None:
             cache = stack.enter_context(_redis(folder))
@@ -140,13 +155,22 @@ def _database(url: str | None, namespace: str, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _schema(url: str, namespace: str) -> Iterator[str]:
-    """The URL with a schema of our own as its search_path."""
-    name = sql.Identifier(namespace.replace("-", "_"))
-    _execute(url, sql.SQL("CREATE SCHEMA {}").format(name))
+    """The URL with a schema of our own as its search_path; that of the facility goes with it."""
+    own = _own_schema(namespace)
+    _execute(url, sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(own)))
     try:
-        yield with_search_path(url, namespace.replace("-", "_"))
+        yield with_search_path(url, own)
     finally:
-        _execute(url, sql.SQL("DROP SCHEMA {} CASCADE").format(name))
+        for name in (_facility_schema(namespace), own):
+            _execute(url, sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+
+
+def _own_schema(namespace: str) -> str:
+    return namespace.replace("-", "_")
+
+
+def _facility_schema(namespace: str) -> str:
+    return f"{_own_schema(namespace)}_facility"
 
 
 def _execute(url: str, statement: sql.Composed) -> None:

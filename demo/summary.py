@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from .ledger import Verdict
 from .scenarios import Outcome
 from .scoreboard import Row
+from .verdict import Verdict
 from .webhook import Notification
 
 _NAMED = 5
@@ -20,8 +20,9 @@ _NAMED = 5
 class Summary:
     """The numbers, and the names of the work that went wrong.
 
-    `alerts`: names of those that fired; `notifications`: what was delivered, `pages` of it woke
-    somebody; `scenario`: what it came to, None without one.
+    `mails_again`: sent once more, with the same Message-ID, by an attempt that took over.
+    `tasks`: how often each ran to an end. `alerts`: names of those that fired; `notifications`:
+    what was delivered, `pages` of it woke somebody; `scenario`: what it came to, None without one.
     """
 
     seconds: float
@@ -34,11 +35,13 @@ class Summary:
     met_running: int
     hit_rate: float
     killed: int
+    mails_again: int
     effects_once: int
     effects_twice: int
     effects_lost: int
     doubled: tuple[str, ...]
     lost: tuple[str, ...]
+    tasks: Mapping[str, int] = field(default_factory=dict)
     addresses: Mapping[str, str] = field(default_factory=dict)
     alerts: tuple[str, ...] = ()
     notifications: tuple[dict[str, object], ...] = ()
@@ -55,6 +58,8 @@ class Summary:
         messages: int,
         redelivered: int,
         killed: int,
+        mails_again: int = 0,
+        tasks: Mapping[str, int] | None = None,
         addresses: Mapping[str, str] | None = None,
         alerts: tuple[str, ...] = (),
         notifications: Sequence[Notification] = (),
@@ -72,11 +77,13 @@ class Summary:
             met_running=row.met_running,
             hit_rate=round(row.hit_rate, 4),
             killed=killed,
+            mails_again=mails_again,
             effects_once=verdict.once,
             effects_twice=len(verdict.twice),
             effects_lost=len(verdict.lost),
             doubled=verdict.twice,
             lost=verdict.lost,
+            tasks=dict(tasks or {}),
             addresses=dict(addresses or {}),
             alerts=alerts,
             notifications=tuple(one.as_dict() for one in notifications),
@@ -104,6 +111,11 @@ class Summary:
             f"effects: {self.effects_once} happened once, {self.effects_twice} more than once, "
             f"{self.effects_lost} never",
         ]
+        if self.mails_again:
+            lines.append(
+                f"{self.mails_again} mails were sent again after a lost lease, with the Message-ID "
+                "they had"
+            )
         for what, works in (("more than once", self.doubled), ("never", self.lost)):
             if works:
                 lines.append(f"{what}: {', '.join(works[:_NAMED])}{' ...' * (len(works) > _NAMED)}")

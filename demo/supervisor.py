@@ -18,13 +18,14 @@ from idemwatch.idempotency.settings import Settings
 
 from .cast import Cast, Options, assemble
 from .interrupts import Interrupts
-from .ledger import judge
+from .ledger import MAIL
 from .scenarios import LIMIT_SECONDS, Outcome, Phases, Scene
 from .scenarios import judge as judge_scenario
 from .scoreboard import NOTHING
 from .screen import Screen, View, delivered
 from .stage import set_stage
 from .summary import Summary
+from .verdict import judge, without_repeated_mail
 from .worker import DemoWorker
 
 TICK_SECONDS: Final = 0.25
@@ -94,13 +95,17 @@ class Play:
     def summary(self) -> Summary:
         """What it all came to."""
         ledger, watch = self._cast.ledger, self._cast.watch
+        taken_over = self._earlier.counts[MAIL, "taken_over"]
+        effects, again = without_repeated_mail(ledger.effects(), taken_over)
         return Summary.of(
             self._earlier.total(),
-            judge(ledger.expected(), ledger.effects()),
+            judge(ledger.expected(), effects),
             seconds=round(self._elapsed(), 1),
             messages=ledger.published().messages,
             redelivered=ledger.redelivered(),
             killed=ledger.deaths(),
+            mails_again=again,
+            tasks={row.task: row.executed for row in self._earlier.rows()},
             addresses=self._cast.addresses,
             alerts=tuple(sorted(watch.ever)),
             notifications=watch.notifications(),

@@ -1,21 +1,39 @@
-"""The traffic: pieces of work with the duplicates that real systems make.
+"""The traffic: pieces of work with the duplicates and the trouble that real systems make.
 
-Invariant: the ledger holds a piece of work before its first message is published, so none can be
-missing in the count at the end.
+Invariants: the ledger holds a piece of work before its first message is published, so none can be
+missing in the count at the end; what it works on (a job, a ticket) is there before it too.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from uuid import uuid4
 
 from celery import Celery
 
-from .app import CLOSE, DISPATCH, ESCALATE, METER, NOTIFY, REPORT
+from . import facility_store as store
+from . import trouble
+from .facility_settings import SMTP
 from .ledger import Ledger
+from .works import (
+    CONTACT,
+    LANE,
+    Kind,
+    Work,
+    client_of,
+    close,
+    dispatch,
+    dispatch_safely,
+    escalate,
+    letter,
+    notify,
+    outlast,
+    read,
+)
 
 TICK_SECONDS: Final = 0.25
 WINDOW: Final = 12
@@ -27,65 +45,14 @@ ONE_IN: Final = 100
 """Calm is not without duplicates: of so many pieces of work one is published twice."""
 COPIES: Final = 4
 """Messages for each piece of work in a storm of duplicates."""
-LANE: Final = 1_000_000
-"""Numbers of works that one process of traffic has for itself."""
-DAY: Final = "2026-03-01"
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One piece of work, named as its effect is, and how many messages are sent for it."""
-
-    name: str
-    task: str
-    args: tuple[Any, ...]
-    messages: int = 1
-    same_id: bool = False
-
-
-Kind = Callable[[int], Work]
-
-
-def close(number: int) -> Work:
-    """Published twice: in turn by two publishers, and by one that lost the broker's reply."""
-    return Work(f"{CLOSE}:{number}", CLOSE, (number, DAY), messages=2, same_id=number % 2 == 0)
-
-
-def escalate(number: int) -> Work:
-    """Published once, and twice every other time."""
-    name = f"{ESCALATE}:{number}"
-    return Work(name, ESCALATE, (number, 1, DAY), messages=1 + number % 2)
-
-
-def report(number: int) -> Work:
-    """Longer than the visibility timeout: the broker makes the duplicates."""
-    return Work(f"{REPORT}:{number}", REPORT, (number, 7))
-
-
-def dispatch(number: int) -> Work:
-    """Its process is killed, in turn before and after its effect is committed."""
-    dies = "before" if number % 2 else "after"
-    return Work(f"{DISPATCH}:{number}", DISPATCH, (number, DAY, dies))
-
-
-def dispatch_safely(number: int) -> Work:
-    """Its process lives."""
-    return Work(f"{DISPATCH}:{number}", DISPATCH, (number, DAY, "never"))
-
-
-def notify(number: int) -> Work:
-    """For one of a few users; published twice now and then."""
-    return Work(f"{NOTIFY}:{number}", NOTIFY, (number % 5, number), messages=1 + (number % 4 == 0))
-
-
-def read(number: int) -> Work:
-    """Of one of a few meters; published twice now and then."""
-    device = f"meter-{number % 8}"
-    return Work(f"{METER}:{number}", METER, (device, number), messages=1 + (number % 4 == 0))
+RELAYED: Final = 4
+"""Mails of the outbox that are published at once."""
 
 
 class Pattern(Protocol):
-    """Which pieces of work come next."""
+    """Which pieces of work come next; one in `letter_twice_in` mails is published twice."""
+
+    letter_twice_in: int
 
     def next(self, unsettled: set[str]) -> Iterator[Work]:
         """Those of one tick. `unsettled`: what was published and has not had its effect."""
@@ -93,6 +60,8 @@ class Pattern(Protocol):
 
 class _Numbered:
     """Numbers its works, each kind by itself, from the first of a lane on."""
+
+    letter_twice_in = 8
 
     def __init__(self, lane: int) -> None:
         self._first = lane * LANE
@@ -107,7 +76,7 @@ class _Numbered:
 class Mixed(_Numbered):
     """Every kind of duplicate, all the time."""
 
-    ALONE: Final = (report, dispatch)
+    ALONE: Final = (outlast, dispatch)
     """Of each of these one at a time: they hold a process, or kill it."""
     MANY: Final = (close, escalate, notify, close, escalate, read)
 
@@ -131,6 +100,7 @@ class Calm(_Numbered):
     """A steady stream, four each second, of which one in a hundred is published twice."""
 
     KINDS: Final = (close, escalate, notify, read, dispatch_safely)
+    letter_twice_in = ONE_IN
 
     def __init__(self, lane: int) -> None:
         super().__init__(lane)
@@ -141,7 +111,8 @@ class Calm(_Numbered):
         if len(unsettled) < CALM_WINDOW:
             turn = next(self._turns)
             work = self.work(self.KINDS[turn % len(self.KINDS)])
-            yield replace(work, messages=1 + (turn % ONE_IN == ONE_IN // 10), same_id=False)
+            copies = 1 + (turn % ONE_IN == ONE_IN // 10)
+            yield replace(work, messages=copies, same_id=False, trouble="")
 
 
 class Duplicates(_Numbered):
@@ -165,22 +136,51 @@ PATTERNS: Final[Mapping[str, Callable[[int], Pattern]]] = {
 class Traffic:
     """Publishes pieces of work, and knows which of them have not had their effect."""
 
-    def __init__(self, app: Celery, ledger: Ledger, pattern: str) -> None:
-        self._app, self._ledger = app, ledger
+    def __init__(self, app: Celery, ledger: Ledger, pattern: str, facility: store.Connection):
+        self._app, self._ledger, self._facility = app, ledger, facility
         self._pattern = PATTERNS[pattern](ledger.new_lane())
         self._unsettled: set[str] = set()
 
     def tick(self) -> None:
         """Publish what comes next."""
         self._unsettled -= self._ledger.happened(self._unsettled)
-        works = list(self._pattern.next(self._unsettled))
-        self._ledger.expect([(work.name, work.messages) for work in works])
-        self._unsettled |= {work.name for work in works}
-        self._publish(works)
+        self._publish(list(self._pattern.next(self._unsettled)))
+        self._relay()
+
+    def _relay(self) -> None:
+        """Publish mail of the outbox. Whoever dies in between publishes it again.
+
+        Where no mail server is told of, as in a container, it stays there; and while much is
+        unsettled.
+        """
+        if not os.environ.get(SMTP) or len(self._unsettled) >= WINDOW:
+            return
+        with self._facility.transaction():
+            waiting = store.waiting_mail(self._facility, RELAYED)
+            twice_in = self._pattern.letter_twice_in
+            works = [
+                replace(letter(row), messages=1 + (not row["id"] % twice_in)) for row in waiting
+            ]
+            self._publish(works)
+            for row in waiting:
+                store.mail_published(self._facility, row["id"])
 
     def _publish(self, works: Sequence[Work]) -> None:
+        self._ledger.expect([(work.name, work.messages) for work in works])
+        self._unsettled |= {work.name for work in works}
         for work in works:
-            task_id = str(uuid4())
-            for message in range(work.messages):
-                its_id = task_id if work.same_id or not message else str(uuid4())
-                self._app.send_task(work.task, work.args, task_id=its_id)
+            self._prepare(work)
+            self._send(work)
+
+    def _prepare(self, work: Work) -> None:
+        if work.needs is not None:
+            contact = CONTACT.format(work.number)
+            given = {"number": work.number, "client": client_of(work.number), "contact": contact}
+            self._facility.execute(work.needs, given)
+
+    def _send(self, work: Work) -> None:
+        task_id = str(uuid4())
+        headers = {trouble.HEADER: work.trouble} if work.trouble else None
+        for message in range(work.messages):
+            its_id = task_id if work.same_id or not message else str(uuid4())
+            self._app.send_task(work.task, work.args, task_id=its_id, headers=headers)

@@ -27,7 +27,8 @@ def traffic(pattern: str) -> None:
     """Publish work for the demo's worker until SIGTERM or Ctrl-C.
 
     Servers as the worker has them: IDEMWATCH_DATABASE_URL, and IDEMWATCH_REDIS_URL or
-    CELERY_BROKER_URL for the broker. The database must be migrated (idemwatch db upgrade).
+    CELERY_BROKER_URL for the broker. The database must be migrated (idemwatch db upgrade
+    facility).
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stop = threading.Event()
@@ -41,6 +42,7 @@ def traffic(pattern: str) -> None:
 
 def publish(pattern: str, stop: threading.Event) -> None:
     """Publish a pattern until `stop` is set. Raises ConfigurationError without a database."""
+    from . import facility_store
     from .app import app
     from .ledger import Ledger
 
@@ -51,10 +53,11 @@ def publish(pattern: str, stop: threading.Event) -> None:
         )
     ledger = Ledger(database_url)
     try:
-        running = Traffic(app, ledger, pattern)
-        log.info("publishing, pattern %s", pattern)
-        while not stop.wait(TICK_SECONDS):
-            running.tick()
+        with facility_store.connect() as facility:
+            running = Traffic(app, ledger, pattern, facility)
+            log.info("publishing, pattern %s", pattern)
+            while not stop.wait(TICK_SECONDS):
+                running.tick()
     finally:
         ledger.close()
         app.close()

@@ -25,6 +25,14 @@ def _database_url(ctx: click.Context, given: str | None) -> str:
     return url
 
 
+def _revisions(url: str) -> str:
+    """Where the database stands, each line of the history that it has."""
+    from . import migrate
+
+    found = (migrate.current(url, branch) for branch in (migrate.TRUNK, *migrate.BRANCHES))
+    return " + ".join(one for one in found if one) or "empty"
+
+
 @click.group(cls=Group)
 def db() -> None:
     """Migrate the database that keeps the records."""
@@ -37,15 +45,16 @@ def db() -> None:
 def upgrade(ctx: click.Context, revision: str, database_url: str | None) -> None:
     """Bring the schema up to REVISION (default: the newest).
 
-    Safe while workers run, and when two run it at once. Indexes are built concurrently.
+    Safe while workers run, and when two run it at once. Indexes are built concurrently. The tables
+    of the demo's facility application are made by `facility` alone.
     """
     from . import migrate
 
     url = _database_url(ctx, database_url)
-    before = migrate.current(url)
+    before = _revisions(url)
     migrate.upgrade(url, revision)
-    after = migrate.current(url)
-    click.echo(f"already at {after}" if before == after else f"{before or 'empty'} -> {after}")
+    after = _revisions(url)
+    click.echo(f"already at {after}" if before == after else f"{before} -> {after}")
 
 
 @db.command()
@@ -54,19 +63,22 @@ def upgrade(ctx: click.Context, revision: str, database_url: str | None) -> None
 @database_option
 @click.pass_context
 def downgrade(ctx: click.Context, revision: str, yes: bool, database_url: str | None) -> None:
-    """Take the schema back to REVISION; "base" removes all tables, with their records."""
+    """Take the schema back to REVISION; "base" removes all tables, with their records.
+
+    "facility@base" removes the tables of the demo's facility application.
+    """
     from . import migrate
 
     url = _database_url(ctx, database_url)
-    before = migrate.current(url)
+    before = _revisions(url)
     if not yes:
         click.confirm(
-            f"Going back from {before or 'empty'} to {revision} may delete records, and then "
+            f"Going back from {before} to {revision} may delete records, and then "
             "finished work may be done again. Go on?",
             abort=True,
         )
     migrate.downgrade(url, revision)
-    click.echo(f"{before or 'empty'} -> {migrate.current(url) or 'empty'}")
+    click.echo(f"{before} -> {_revisions(url)}")
 
 
 @db.command()
@@ -86,11 +98,12 @@ def current(ctx: click.Context, database_url: str | None) -> None:
 
 @db.command()
 def history() -> None:
-    """List all steps, the oldest first."""
+    """List all steps, the oldest first, and those of the branch `facility` after them."""
     from . import migrate
 
-    for step in migrate.history():
-        click.echo(f"{step.revision}  {step.summary}")
+    for branch in (migrate.TRUNK, *migrate.BRANCHES):
+        for step in migrate.history(branch):
+            click.echo(f"{step.revision}  {step.summary}")
 
 
 @db.command()
@@ -99,7 +112,8 @@ def history() -> None:
 def sql(end: str, start: str) -> None:
     """Print the SQL of the steps up to END, for review; nothing is run.
 
-    With --from newer than END it is the SQL of the way back.
+    With --from newer than END it is the SQL of the way back. With --from facility@base, `facility`
+    is its branch alone.
     """
     from . import migrate
 

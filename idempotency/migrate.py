@@ -1,4 +1,8 @@
-"""Migrations by Alembic. Two processes that upgrade at once take turns."""
+"""Migrations by Alembic. Two processes that upgrade at once take turns.
+
+The trunk is one line of numbered steps, what the code needs. A branch stands beside it with a line
+of its own, and a row of its own in the version table; nobody gets one who does not name it.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,10 @@ except ImportError as error:
 
 BASE: Final = "base"
 HEAD: Final = "head"
+TRUNK: Final = ""
+FACILITY: Final = "facility"
+BRANCHES: Final = (FACILITY,)
+"""Beside the trunk: the tables of the demo's facility application."""
 LOCK: Final = 0x1DE3A7C4
 """The advisory lock that upgrades take."""
 POLL_SECONDS: Final = 0.2
@@ -44,17 +52,26 @@ class Step(NamedTuple):
 
 
 def upgrade(database_url: str, revision: str = HEAD) -> None:
-    """Bring the schema up to `revision`.
+    """Bring the schema up to `revision`; a branch brings the trunk to its newest first.
 
     Raises StoreUnavailable, SchemaMismatch (the database is newer) or ConfigurationError.
     """
-    _require_known(revision, HEAD)
-    _alter(database_url, lambda config: command.upgrade(config, revision))
+    _require_known(revision, _names(HEAD, *BRANCHES))
+
+    def up(config: Config) -> None:
+        for one in _with_trunk(revision):
+            command.upgrade(config, one)
+            # Within a transaction that reading has begun, Alembic would not commit the next one.
+            config.attributes["connection"].commit()
+
+    _alter(database_url, up)
 
 
 def downgrade(database_url: str, revision: str) -> None:
-    """Take the schema back to `revision`; "base" removes all tables, with their records."""
-    _require_known(revision, BASE)
+    """Take the schema back to `revision`. Removed are all tables with their records by "base",
+    those of one branch by "BRANCH@base".
+    """
+    _require_known(revision, _names(BASE, *map(_base_of, BRANCHES)))
 
     def down(config: Config) -> None:
         command.downgrade(config, revision)
@@ -66,43 +83,92 @@ def downgrade(database_url: str, revision: str) -> None:
     _alter(database_url, down)
 
 
-def current(database_url: str) -> str | None:
-    """The revision of the database; None when it was never migrated."""
+def current(database_url: str, branch: str = TRUNK) -> str | None:
+    """The revision of the trunk or a branch; None when the database was never migrated to one."""
     with _connected(database_url) as connection:
         if not inspect(connection).has_table(VERSION_TABLE):
             return None
-        found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608
-        return None if found is None else str(found)
+        rows = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
+        found = [str(row[0]) for row in rows if branch_of(str(row[0])) == branch]
+        return found[0] if found else None
 
 
-def history() -> list[Step]:
-    """All steps, the oldest first."""
+def branch_of(revision: str) -> str:
+    """The branch of a step, by its name; TRUNK for a numbered one."""
+    return next((one for one in BRANCHES if revision.startswith(f"{one}_")), TRUNK)
+
+
+def history(branch: str = TRUNK) -> list[Step]:
+    """All steps of the trunk or a branch, the oldest first."""
     scripts = ScriptDirectory.from_config(_config())
     steps = [
         Step(s.revision, _only(s.down_revision), (s.doc or "").splitlines()[0])
         for s in scripts.walk_revisions()
+        if branch_of(s.revision) == branch
     ]
     return steps[::-1]
 
 
 def sql(start: str = BASE, end: str = HEAD) -> str:
-    """The SQL of the steps after `start` up to `end`; backwards when `end` comes first."""
+    """The SQL of the steps after `start` up to `end`; backwards when `end` comes first.
+
+    That of a branch is without the trunk's when `start` is within the branch, or its base.
+    """
+    for revision in (start, end):
+        _require_known(revision, _names(BASE, HEAD, *BRANCHES, *map(_base_of, BRANCHES)))
+    branch = next((one for one in BRANCHES if end in _line_of(one)), TRUNK)
+    if branch == TRUNK or start in _line_of(branch) or end == _base_of(branch):
+        return _sql(start, end, branch)
+    return _sql(start, HEAD, TRUNK) + _sql(_base_of(branch), end, branch)
+
+
+def _sql(start: str, end: str, branch: str) -> str:
     out = io.StringIO()
     config = _config(out)
+    line = _line_of(branch)
     for revision in (start, end):
-        _require_known(revision, BASE, HEAD)
-    revisions = [BASE, *(step.revision for step in history())]
-    start, last = (revisions[-1] if one == HEAD else one for one in (start, end))
-    if revisions.index(last) < revisions.index(start):
-        command.downgrade(config, f"{start}:{last}", sql=True)
-    else:
-        command.upgrade(config, f"{start}:{last}", sql=True)
+        if revision not in line:
+            told = f"{revision!r} is not on the line {', '.join(line)}"
+            raise ConfigurationError("revision", told)
+    start, end = (line[-2] if one == line[-1] else one for one in (start, end))
+    backwards = line.index(end) < line.index(start)
+    if branch != TRUNK and not backwards and start == _base_of(branch):
+        start = history()[-1].revision  # the version table is there
+    run = command.downgrade if backwards else command.upgrade
+    if start != end:
+        run(config, f"{start}:{end}", sql=True)
     return out.getvalue()
 
 
-def _require_known(revision: str, *names: str) -> None:
-    known = [step.revision for step in history()]
-    known = [name for name in (BASE, *known, HEAD) if name in known or name in names]
+def _line_of(branch: str) -> list[str]:
+    """A line from its base to its newest, whose other name is the last."""
+    base, newest = (BASE, HEAD) if branch == TRUNK else (_base_of(branch), branch)
+    return [base, *(step.revision for step in history(branch)), newest]
+
+
+def _base_of(branch: str) -> str:
+    return f"{branch}@base"
+
+
+def _with_trunk(revision: str) -> list[str]:
+    """What is to be upgraded to, in turn, by Alembic's names; a `head` is never left to Alembic,
+    which finds one for each line.
+    """
+    newest = history()[-1].revision
+    branch = revision if revision in BRANCHES else branch_of(revision)
+    if branch == TRUNK:
+        return [newest if revision == HEAD else revision]
+    return [newest, f"{branch}@head" if revision == branch else revision]
+
+
+def _names(*names: str) -> list[str]:
+    """What may be said for a revision: the steps of all lines, and `names`; BASE first."""
+    steps = [step.revision for line in (TRUNK, *BRANCHES) for step in history(line)]
+    first, last = [name for name in names if name == BASE], [n for n in names if n != BASE]
+    return [*first, *steps, *last]
+
+
+def _require_known(revision: str, known: list[str]) -> None:
     if revision not in known:
         raise ConfigurationError("revision", f"{revision!r} is none of {', '.join(known)}")
 
@@ -144,7 +210,7 @@ def _take_turn(connection: Connection) -> None:
 
 
 def _advice(problem: str) -> str:
-    known = ", ".join(step.revision for step in history())
+    known = ", ".join(_names())
     return f"{problem} (this version of idemwatch knows {known}): upgrade idemwatch, or name one"
 
 

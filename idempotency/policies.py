@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from .errors import ConfigurationError
+from .errors import AlreadyRunning, ConfigurationError, StoreUnavailable
 
 
 class Policy(NamedTuple):
@@ -18,6 +18,8 @@ class Policy(NamedTuple):
     authority: str
 
 
+LATER: Final = (AlreadyRunning, StoreUnavailable)
+"""What a task raises that met work of another, or no store: its message comes again by itself."""
 POLICIES: Final = {
     "critical": Policy(timedelta(hours=4), 5, 10, 600, "postgres"),
     "high_priority": Policy(timedelta(hours=2), 5, 10, 600, "postgres"),
@@ -30,7 +32,9 @@ POLICIES: Final = {
 def task_retry_policy(name: str, **overrides: Any) -> dict[str, Any]:
     """Options for `@app.task(base=IdempotentTask, **task_retry_policy("report"))`.
 
-    Any exception is retried, with exponential backoff and jitter. `overrides` win, for example
+    Any exception is retried, with exponential backoff and jitter, but for the two that say "later":
+    what another holds, or no store decides, comes again without a try being used up. `overrides`
+    win, for example
     `task_retry_policy("critical", idempotency_ttl=timedelta(hours=26))`.
     """
     policy = POLICIES.get(name)
@@ -41,6 +45,7 @@ def task_retry_policy(name: str, **overrides: Any) -> dict[str, Any]:
         "acks_late": True,
         "reject_on_worker_lost": True,
         "autoretry_for": (Exception,),
+        "dont_autoretry_for": LATER,
         "max_retries": policy.retries,
         "retry_backoff": policy.backoff_seconds,
         "retry_backoff_max": policy.backoff_max_seconds,

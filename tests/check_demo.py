@@ -22,6 +22,10 @@ from typing import Any
 
 STARTED = "idemwatch_claims_total{"
 START_SECONDS = 300
+TASKS = (
+    *("auto_close_jobs", "ticket_escalation", "create_ppm_job", "create_scheduled_reports"),
+    "send_reminder_email",
+)
 
 
 def free_port() -> int:
@@ -69,7 +73,8 @@ def wrong_counts(summary: dict[str, Any]) -> list[str]:
     wanted = ("redelivered", "turned_away", "pages")
     missing = [f"{name}: none" for name in wanted if not summary[name]]
     broken = [f"{name} is not 0" for name in ("effects_twice", "effects_lost") if summary[name]]
-    return missing + broken
+    ran = summary["tasks"]
+    return missing + broken + [f"{name} never ran" for name in TASKS if not ran.get(name)]
 
 
 def main() -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
-from idemwatch.demo.ledger import Verdict, judge
 from idemwatch.demo.scoreboard import Row, read
 from idemwatch.demo.summary import Summary
+from idemwatch.demo.trouble import TASKS
+from idemwatch.demo.verdict import Verdict, judge
 from support.demo_run import Demo, ended, start_demo, within
 
 pytestmark = pytest.mark.worker
@@ -41,6 +42,7 @@ def test_each_effect_happens_once_and_nothing_is_left(
     for name in ("redelivered", "turned_away", "met_running", "killed"):
         assert counted[name] > 0, name
     assert counted["executed"] >= counted["works"]
+    assert all(counted["tasks"][name] > 0 for name in TASKS), counted["tasks"]
     assert counted["messages"] > counted["works"]
     assert f"{counted['works']} happened once, 0 more than once, 0 never" in out
     assert running.leftovers() == []
@@ -192,6 +194,18 @@ def test_a_double_or_a_loss_spoils_the_summary(verdict: Verdict, good: bool) -> 
     assert summary.hit_rate == 0.25
     for name in (*verdict.twice, *verdict.lost):
         assert f": {name}" in str(summary)
+
+
+def test_mail_that_went_out_again_is_told_and_is_no_double() -> None:
+    row = Row("all", executed=3, turned_away=1, met_running=0, checks=4)
+    verdict = Verdict(1, (), ())
+    summary = Summary.of(
+        row, verdict, seconds=1.0, messages=4, redelivered=1, killed=0, mails_again=2
+    )
+    assert summary.good
+    assert "2 mails were sent again after a lost lease, with the Message-ID they had" in str(
+        summary
+    )
 
 
 def test_the_table_shows_what_the_metrics_say() -> None:

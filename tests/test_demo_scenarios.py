@@ -8,19 +8,21 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 from idemwatch.alerts.thresholds import HEALTH, HOTSPOTS
 from idemwatch.demo.commands import NAMES
 from idemwatch.demo.crew import Crew
+from idemwatch.demo.facility import reminder
 from idemwatch.demo.fleet import crowd, fleet
 from idemwatch.demo.scenarios import SCENARIOS, Scenario, Scene, judge
 from idemwatch.demo.screen import delivered
 from idemwatch.demo.services import CAPACITY
 from idemwatch.demo.stage import Stage
 from idemwatch.demo.webhook import Notification, Webhook, distinct
+from idemwatch.demo.works import PPM_DAY
 from idemwatch.scheduler.advice import advice_of
 from idemwatch.scheduler.config import schedule_of
 from idemwatch.scheduler.health import Health, health
@@ -209,6 +211,18 @@ def test_the_crowd_makes_both_alerts_come_true_and_can_be_moved_apart() -> None:
     assert len(found.hotspots) > HOTSPOTS
     after = plan([schedule_of(one) for one in crowded], BEGAN, capacity=CAPACITY).after
     assert after.by_half_hour().max() <= 0.7
+
+
+def test_reminders_of_far_away_maintenance_change_nothing_of_the_health() -> None:
+    day = date.fromisoformat(PPM_DAY)
+    recurring = {"cron_expression": "0 6 * * *", "duration_seconds": 3600, "client_id": "c"}
+    reminders = [
+        reminder({**recurring, "identifier": "p", "asset_id": f"p-{n}", "contact": "a@b.org"}, day)
+        for n in range(60)
+    ]
+    with_them, without = health_of([*fleet(), *reminders]), health_of(fleet())
+    assert with_them.score == without.score
+    assert len(with_them.hotspots) == len(without.hotspots)
 
 
 # The webhook

@@ -13,12 +13,22 @@ from itertools import islice
 import psycopg
 import pytest
 import redis
-from idemwatch.demo.app import CLOSE
-from idemwatch.demo.ledger import Ledger
-from idemwatch.demo.traffic import LANE, PATTERNS, Pattern, Work
+from idemwatch.demo import facility_store, trouble
+from idemwatch.demo.ledger import FACILITY, MAIL, Ledger
+from idemwatch.demo.traffic import PATTERNS, Pattern
+from idemwatch.demo.verdict import without_repeated_mail
+from idemwatch.demo.works import CLOSE, LANE, Work, letter
+from idemwatch.idempotency.migrate import upgrade
 from support.stores import wait_until
 
 COMMAND = (sys.executable, "-m", "idemwatch.demo.traffic_command")
+
+
+@pytest.fixture
+def facility_url(database_url: str) -> str:
+    """A database with the tables of the facility application."""
+    upgrade(database_url, "facility")
+    return database_url
 
 
 def works(pattern: Pattern, unsettled: frozenset[str] = frozenset()) -> Iterator[Work]:
@@ -51,23 +61,32 @@ def test_calm_is_one_duplicate_in_a_hundred() -> None:
     }
 
 
+def test_calm_brings_no_trouble_and_mixed_brings_all_of_it() -> None:
+    def met(name: str) -> set[str]:
+        return {work.trouble for work in islice(works(PATTERNS[name](1)), 500)}
+
+    assert met("calm") == met("duplicates") == {""}
+    every = {trouble.DIES_BEFORE, trouble.DIES_AFTER, trouble.FAILS, trouble.SLOW}
+    assert met("mixed") == {"", *every}
+
+
 def test_a_storm_is_all_duplicates() -> None:
     assert {work.messages for work in islice(works(PATTERNS["duplicates"](1)), 100)} == {4}
 
 
 def test_the_first_number_of_a_lane_is_far_from_the_numbers_of_schedules() -> None:
     work = next(work for work in works(PATTERNS["calm"](3)) if work.task == CLOSE)
-    assert work.args[0] == 3 * LANE + 1
+    assert work.number == 3 * LANE + 1
 
 
-def test_by_itself_it_publishes_until_it_is_told_to_end(database_url: str, redis_url: str) -> None:
+def test_by_itself_it_publishes_until_it_is_told_to_end(facility_url: str, redis_url: str) -> None:
     env = {
         **os.environ,
-        "IDEMWATCH_DATABASE_URL": database_url,
+        "IDEMWATCH_DATABASE_URL": facility_url,
         "IDEMWATCH_NAMESPACE": "traffic",
         "CELERY_BROKER_URL": redis_url,
     }
-    ledger = Ledger(database_url)
+    ledger = Ledger(facility_url)
     with subprocess.Popen(COMMAND, env=env, stderr=subprocess.PIPE, text=True) as process:
         try:
             wait_until(lambda: ledger.published().traffic_messages > 0)
@@ -108,13 +127,63 @@ def test_what_is_missing_or_wrong_is_named(
     assert "Traceback" not in done.stderr
 
 
-def test_the_tables_may_be_made_by_many_at_once(database_url: str) -> None:
-    first = Ledger(database_url)
-    second = Ledger(database_url)
+def test_the_tables_may_be_made_by_many_at_once(facility_url: str) -> None:
+    first = Ledger(facility_url)
+    second = Ledger(facility_url)
     assert first.new_lane() != second.new_lane()
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with psycopg.connect(facility_url, autocommit=True) as connection:
         connection.execute("INSERT INTO effect (work, task_id) VALUES ('a', '1'), ('a', '2')")
     assert first.effects() == {"a": 2}
     assert second.happened(["a", "b"]) == {"a"}
     first.close()
     second.close()
+
+
+def test_every_double_of_the_facility_is_counted(facility_url: str) -> None:
+    ledger = Ledger(facility_url)
+    with psycopg.connect(facility_url, autocommit=True) as connection:
+        for twice in (1, 2):
+            connection.execute(ADD_ALL.encode(), prepare=False)
+            counted = ledger.effects()
+            assert counted == {f"{task}:7": twice for task in (*FACILITY, MAIL)}
+            assert ledger.happened([*counted, f"{CLOSE}:8", f"{MAIL}:8"]) == set(counted)
+            assert ledger.published().effects == 5 * twice
+    ledger.close()
+
+
+ADD_ALL = """
+INSERT INTO facility.job (id, identifier, client_id, contact, fromdate, uptodate)
+VALUES (7, '', '', '', now(), now()) ON CONFLICT DO NOTHING;
+INSERT INTO facility.ticket (id, title, client_id, contact, due_on)
+VALUES (7, '', '', '', now()) ON CONFLICT DO NOTHING;
+INSERT INTO facility.recurring_job (id, identifier, cron_expression, asset_id, client_id, contact)
+VALUES (7, '', '', '', '', '') ON CONFLICT DO NOTHING;
+INSERT INTO facility.job_closing (job_id, day) VALUES (7, now());
+INSERT INTO facility.ticket_escalation (ticket_id, level, day) VALUES (7, 1, now());
+INSERT INTO facility.job (identifier, client_id, contact, fromdate, uptodate, recurring_job_id)
+VALUES ('', '', '', now(), now(), 7);
+INSERT INTO facility.report (name, params, user_id, format, path, record_count)
+VALUES ('', '{}', 7, '', '', 0);
+INSERT INTO mail (message_id, subject) VALUES ('7', '');
+"""
+
+
+def test_mail_that_was_repeated_by_a_take_over_is_no_double_and_any_other_is() -> None:
+    effects = {f"{MAIL}:a": 2, f"{MAIL}:b": 1, f"{CLOSE}:1": 2}
+    assert without_repeated_mail(effects, 1) == ({**effects, f"{MAIL}:a": 1}, 1)
+    assert without_repeated_mail(effects, 0) == (effects, 1)
+
+
+def test_mail_of_the_outbox_is_published_by_one_relay(facility_url: str) -> None:
+    with psycopg.connect(facility_url) as one, psycopg.connect(facility_url) as other:
+        facility_store.add_mail(one, "a@example.org", "job_due", {"job": "j"})
+        one.commit()
+        (row,) = facility_store.waiting_mail(one)
+        assert letter(row).args == ("a@example.org", "job_due", {"job": "j"})
+        assert facility_store.waiting_mail(other) == []
+        one.rollback()  # it died before it could say so: the next one publishes the same work
+        (again,) = facility_store.waiting_mail(other)
+        assert letter(again).name == letter(row).name
+        facility_store.mail_published(other, again["id"])
+        other.commit()
+        assert facility_store.waiting_mail(one) == []

@@ -32,7 +32,7 @@ def test_duplicates_page_somebody_and_the_end_of_them_is_told(tmp_path: Path) ->
     }
     assert page["annotations"]["runbook_url"] == f"{RUNBOOKS}/{PAGE}.md"
     assert page["annotations"]["dashboard_url"].startswith(f"{GRAFANA}/d/{IDEMPOTENCY}")
-    assert "demo.auto_close_job" in page["annotations"]["description"]
+    assert "auto_close_jobs" in page["annotations"]["description"]
     (resolved,) = played.delivered(PAGE, "resolved")
     assert resolved["at"] > page["at"]
     assert played.paged == {PAGE}

@@ -9,7 +9,12 @@ from typing import Any
 import celery
 import pytest
 from celery.exceptions import MaxRetriesExceededError
-from idemwatch.idempotency import AlreadyRunning
+from idemwatch.idempotency import (
+    AlreadyRunning,
+    IdempotencyError,
+    StoreUnavailable,
+    task_retry_policy,
+)
 from idemwatch.idempotency.memory_store import MemoryStore
 from idemwatch.idempotency.record import State
 from support.eager import Bench, claims, counted
@@ -53,6 +58,23 @@ def test_autoretry_keeps_the_key_as_retry_does(bench: Bench) -> None:
     task = bench.task(work, bind=True, autoretry_for=(ConnectionError,), default_retry_delay=0)
     assert task.apply().get() == task.apply().get() == 7
     assert bench.runs == {0: 1, 1: 1, 2: 1}
+
+
+@pytest.mark.parametrize("error", [AlreadyRunning("part"), StoreUnavailable("redis", "is away")])
+def test_a_category_uses_up_no_try_on_what_comes_again_by_itself(
+    bench: Bench, error: IdempotencyError
+) -> None:
+    def work(self: Any) -> None:
+        bench.runs[self.request.retries] += 1
+        raise error
+
+    policy = task_retry_policy("critical", idempotency_authority="postgres")
+    task = bench.task(work, bind=True, **policy)
+    with pytest.raises(type(error)):
+        task.apply().get()
+    assert bench.runs == {0: 1}
+    assert counted("releases", task, reason="retry") == 0
+    assert counted("releases", task, reason="ignored") == 1
 
 
 def test_retries_that_run_out_give_the_key_back(bench: Bench) -> None:
