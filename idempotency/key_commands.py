@@ -21,6 +21,7 @@ from .redis_link import RedisLink
 from .settings import Settings
 from .store import Store
 from .stores import Stores
+from .why_command import why
 
 FORMATS = click.Choice(["table", "json"])
 
@@ -74,6 +75,9 @@ def _places(
 @click.group(cls=Group)
 def keys() -> None:
     """Look at keys, and forget one that is stuck or poisoned."""
+
+
+keys.add_command(why)
 
 
 @keys.command()
