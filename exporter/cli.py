@@ -18,25 +18,37 @@ COMMANDS = {
         "dashboards.boards_command", "boards", "Build Grafana's boards, and push them there.",
     ),
     "db": ("idempotency.database_commands", "db", "Migrate the database that keeps the records."),
+    "doctor": (
+        "exporter.doctor_command", "doctor",
+        "Check versions, servers, tasks, clocks and metrics, and say what to change.",
+    ),
     "exporter": (
         "exporter.exporter_command", "exporter",
         "Serve /metrics: stores, records, schedules, beats, workers, queues.",
     ),
     "keys": ("idempotency.key_commands", "keys", "Look at keys, and forget one that is stuck."),
+    "migrate-tasks": (
+        "idempotency.migrate_tasks_command", "migrate_tasks",
+        "Find plain tasks in your code, say how to protect each, and change the source.",
+    ),
     "purge": ("idempotency.database_commands", "purge", "Delete expired records."),
     "rules": ("alerts.rules_command", "rules", "Build Prometheus' recording and alert rules."),
     "schedules": (
         "scheduler.schedule_commands", "schedules",
         "Look at schedules, and move them out of crowded times.",
     ),
+    "simulate": (
+        "demo.simulate_command", "simulate",
+        "Make trouble for tasks, and tell what ran twice with and without idemwatch.",
+    ),
     "validate-schedules": (
         "scheduler.validate_command", "validate_schedules",
         "Check schedules, for people and for CI: exit 0, 1 (warnings), 2 (errors) or 3.",
     ),
 }  # fmt: skip
-EXTRAS = {"numpy": "schedules", "yaml": "web", "grafanalib": "server"}
+EXTRAS = {"numpy": "schedules", "yaml": "web", "grafanalib": "server", "libcst": "server"}
 """Which extra brings a package that a command may lack."""
-SERVERS = ("boards", "exporter", "rules")
+SERVERS = ("boards", "exporter", "migrate-tasks", "rules")
 """Commands of a monitoring host: what they need is in one extra, `server`."""
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
-from idemwatch.idempotency.errors import ConfigurationError
+from .errors import ConfigurationError
+from .whole_file import replace_whole
 
 OPTION = "--output"
 
@@ -30,20 +30,6 @@ def write_report(path: Path, text: str) -> None:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")
         else:
-            _replace(path.resolve(), text)
+            replace_whole(path.resolve(), text.encode())
     except OSError as error:
         raise ConfigurationError(OPTION, f"cannot write {str(path)!r}: {error.strerror}") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink()
-        raise

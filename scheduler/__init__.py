@@ -17,6 +17,6 @@ Where things are, each building on those before it:
   report, *_report, patch, validation_run, validate_command;
 - `schedules`: schedule_commands, view_commands, change_commands, importing, *_view, bars,
   text_table;
-- what the commands share: command_options, command_steps, terminal, exit_codes, report_file;
+- what the commands share: command_options, command_steps, terminal, exit_codes;
 - metrics: gauges, recommendations, improvements (what is recommended).
 """

@@ -14,6 +14,7 @@ from idemwatch.idempotency.command_settings import (
     redis_option,
     settings_for,
 )
+from idemwatch.idempotency.printing import printable
 
 from .change_store import ChangeRecord
 from .changes import Change, moves
@@ -35,7 +36,7 @@ from .model import Schedule
 from .plan_view import MOST_SHOWN, plan_view
 from .schedule_store import ScheduleStore
 from .sources import read_source
-from .terminal import printable, screen, show
+from .terminal import screen, show
 
 BATCH: Final = 500
 """Schedules that are added in one transaction."""

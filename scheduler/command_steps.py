@@ -12,13 +12,14 @@ import click
 from idemwatch.idempotency.command_settings import settings_for
 from idemwatch.idempotency.errors import ConfigurationError
 from idemwatch.idempotency.postgres_link import PostgresLink
+from idemwatch.idempotency.printing import printable
 
 from .advice import Advice, advice_of
 from .command_options import Fleet
 from .inventory import Problem
 from .planner import STRATEGIES, Plan, plan
 from .schedule_store import ScheduleStore
-from .terminal import explained, printable
+from .terminal import explained
 
 F = TypeVar("F", bound=Callable[..., Any])
 MOST_PROBLEMS: Final = 100

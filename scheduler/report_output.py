@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-import click
+from idemwatch.idempotency.printing import print_text, printable
+from idemwatch.idempotency.report_file import write_report
 
 from .changes import Change
 from .checks import counted
@@ -18,9 +17,8 @@ from .findings import Severity
 from .json_report import json_report
 from .junit_report import junit_report
 from .report import Report
-from .report_file import write_report
 from .sarif_report import sarif_report
-from .terminal import Screen, printable, screen
+from .terminal import Screen, screen
 from .text_findings import WIDTH
 from .text_report import PLAIN, text_report
 
@@ -39,13 +37,13 @@ class Output:
     def report(self, report: Report) -> None:
         """Write it. Raises ConfigurationError where the file cannot be written."""
         if self.path is None:
-            _print(self._rendered(report, _screen()), err=False)
+            print_text(self._rendered(report, _screen()), err=False)
             return
         write_report(self.path, self._rendered(report, PLAIN))
         counts = report.counts
         errors = counted(counts[Severity.ERROR], "error")
         warnings = counted(counts[Severity.WARNING], "warning")
-        _print(f"{self.path}: {errors}, {warnings}, {counts[Severity.INFO]:,} info\n", err=True)
+        print_text(f"{self.path}: {errors}, {warnings}, {counts[Severity.INFO]:,} info\n", err=True)
 
     def _rendered(self, report: Report, on: Screen) -> str:
         match self.form:
@@ -64,7 +62,7 @@ class Output:
 
     def raw(self, text: str) -> None:
         """Text as it is."""
-        _print(text, err=self.path is None and self.form != "text")
+        print_text(text, err=self.path is None and self.form != "text")
 
     def changes(self, changes: Sequence[Change]) -> None:
         """A line for each change, as many as anybody reads unless all are wanted."""
@@ -79,15 +77,3 @@ def _screen() -> Screen:
     """That of standard output; a log is as wide as a report."""
     on = screen()
     return on if on.terminal else replace(on, width=WIDTH)
-
-
-def _print(text: str, *, err: bool) -> None:
-    """Print; what the encoding lacks is escaped. Nobody who reads on is no error: the exit code
-    still tells what was found."""
-    stream = sys.stderr if err else sys.stdout
-    encoding = stream.encoding or "ascii"
-    try:
-        click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False, err=err)
-        stream.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

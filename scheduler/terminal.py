@@ -56,13 +56,6 @@ def _encoding() -> str:
         return "ascii"
 
 
-def printable(text: str) -> str:
-    """The text without what would move the cursor or begin a new line."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 @contextmanager
 def explained(work: str, count: int) -> Iterator[None]:
     """Tells at a terminal what takes so long, and takes the words away when it is done."""

@@ -6,10 +6,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from idemwatch.idempotency.printing import printable
+
 from .findings import RULES, Finding, Severity
 from .place import Place
 from .report import Report
-from .terminal import Screen, printable
+from .terminal import Screen
 from .text_table import cut
 
 WIDTH: Final = 100

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from .terminal import Screen, printable
+from idemwatch.idempotency.printing import printable
+
+from .terminal import Screen
 
 GAP: Final = "  "
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 from idemwatch.idempotency.command_settings import app_of, settings_for
 from idemwatch.idempotency.errors import ConfigurationError
+from idemwatch.idempotency.report_file import require_folder
 from idemwatch.idempotency.settings import Settings
 
 from .changes import Change
@@ -20,7 +21,6 @@ from .idempotency_checks import Evidence
 from .patch import patch_of
 from .remedy import remedies
 from .report import Report
-from .report_file import require_folder
 from .report_output import Output
 from .terminal import explained
 from .validate_command import CouldNotRun

@@ -13,6 +13,8 @@ from typing import Any
 import jsonschema
 import pytest
 from idemwatch.idempotency.errors import ConfigurationError
+from idemwatch.idempotency.report_file import require_folder, write_report
+from idemwatch.idempotency.sarif import MOST_RESULTS
 from idemwatch.scheduler.capacity import Capacity
 from idemwatch.scheduler.changes import moves, without_duplicates
 from idemwatch.scheduler.crontab_source import read_system_crontab
@@ -26,8 +28,7 @@ from idemwatch.scheduler.patch import patch_of
 from idemwatch.scheduler.place import Place
 from idemwatch.scheduler.planner import plan
 from idemwatch.scheduler.report import Report
-from idemwatch.scheduler.report_file import require_folder, write_report
-from idemwatch.scheduler.sarif_report import MOST_RESULTS, sarif_report
+from idemwatch.scheduler.sarif_report import sarif_report
 from idemwatch.scheduler.terminal import Screen
 from idemwatch.scheduler.text_report import text_report
 from idemwatch.scheduler.validation import validate

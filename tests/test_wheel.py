@@ -21,9 +21,13 @@ pytestmark = pytest.mark.timeout(600)
 # A worker does without these: Alembic's own modules, the fixture that pytest loads, and what of the
 # state exporter knows schedules.
 NOT_FOR_WORKERS = (
-    "idemwatch.idempotency.migrate",
+    "idemwatch.idempotency.batches",
+    "idemwatch.idempotency.migrate",  # and migrate_tasks_command
     "idemwatch.idempotency.migrations",
     "idemwatch.idempotency.pytest_plugin",
+    "idemwatch.idempotency.task_call",
+    "idemwatch.idempotency.task_migration",
+    "idemwatch.idempotency.task_rewrite",
     "idemwatch.exporter.beat_collector",
     "idemwatch.exporter.catalogue",
     "idemwatch.exporter.exporter_command",
@@ -152,7 +156,9 @@ def test_base_says_which_extra_migrations_need(base: Venv, command: str) -> None
     assert "Traceback" not in refused.stderr
 
 
-@pytest.mark.parametrize("command", ["exporter", "boards build boards", "rules build rules"])
+@pytest.mark.parametrize(
+    "command", ["exporter", "boards build boards", "rules build rules", "migrate-tasks"]
+)
 def test_base_says_which_extra_a_monitoring_host_needs(base: Venv, command: str) -> None:
     refused = base.run("idemwatch", *command.split())
     assert (refused.returncode, refused.stdout) == (1, "")
