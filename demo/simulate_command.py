@@ -86,6 +86,7 @@ def rate_option(name: str, text: str, most: float = 1.0) -> Callable[[F], F]:
 @click.option(
     "--seconds",
     type=Rate(1, 3600),
+    metavar="SECONDS",
     help=f"Publish for so long, {WORKS_PER_SECOND:g} pieces of work a second. "
     f"Default: {DEFAULT.seconds:g}.",
 )
