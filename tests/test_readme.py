@@ -1,13 +1,11 @@
 """README.md, followed from top to bottom by a reader with a new virtual environment.
 
-A Python block that begins with `# name.py` is that file; a `$` line is a command. The addresses in
-the text are replaced by those of the suite's servers. Nothing else is changed.
+What a reader does with a page: support/reader.py.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,12 +15,11 @@ import psycopg
 import pytest
 from idemwatch.idempotency.options import OPTIONS
 from idemwatch.idempotency.settings import NAMES
+from support.reader import END_SECONDS, Reader, blocks, commands
 from support.stores import wait_until
 from support.venv import ROOT, Venv, copy_source
 
 README = (ROOT / "README.md").read_text("utf-8")
-BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-END_SECONDS = 60
 
 ORDERS_AND_REPORTS = """
 import orders, reports
@@ -41,65 +38,6 @@ SCRAPE = """
 import urllib.request
 print(urllib.request.urlopen("http://127.0.0.1:9912/metrics", timeout=30).read().decode())
 """
-
-
-class Reader:
-    """Someone with a folder and a virtual environment, who does what the README says."""
-
-    def __init__(self, folder: Path, venv: Venv, addresses: dict[str, str]) -> None:
-        self.folder, self.venv, self.addresses = folder, venv, addresses
-        self.running: list[subprocess.Popen[bytes]] = []
-
-    def here(self, text: str) -> str:
-        """`text` with the addresses of the suite's servers."""
-        for shown, ours in self.addresses.items():
-            text = text.replace(shown, ours)
-        return text
-
-    def save(self, block: str) -> None:
-        """Write a Python block into the file that its first line names."""
-        named = re.match(r"# (\w+\.py)\n", block)
-        assert named, f"a Python block does not begin with '# name.py': {block[:60]!r}"
-        (self.folder / named[1]).write_text(self.here(block), "utf-8")
-
-    def start(self, command: str) -> None:
-        """Run a command that goes on until it is told to stop."""
-        program, *arguments = shlex.split(self.here(command))
-        with (self.folder / "output").open("ab") as output:
-            self.running.append(
-                subprocess.Popen(
-                    [str(self.venv.path / "bin" / program), *arguments],
-                    cwd=self.folder,
-                    env=self.venv.environ(),
-                    stdout=output,
-                    stderr=output,
-                )
-            )
-
-    def run(self, command: str) -> str:
-        """What a command prints, which must succeed."""
-        done = subprocess.run(
-            ["/bin/sh", "-c", self.here(command)],
-            cwd=self.folder,
-            env=self.venv.environ(),
-            capture_output=True,
-            text=True,
-            timeout=END_SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}\n{self.output()}"
-        return done.stdout
-
-    def output(self) -> str:
-        """What the commands that go on have printed so far."""
-        path = self.folder / "output"
-        return path.read_text("utf-8", "replace") if path.exists() else ""
-
-    def stop(self) -> list[int]:
-        """Stop what was started; the exit codes."""
-        for process in self.running:
-            process.terminate()
-        return [process.wait(END_SECONDS) for process in self.running]
 
 
 def free_port() -> int:
@@ -125,21 +63,10 @@ def reader(venv: Venv, tmp_path: Path, redis_url: str, empty_database_url: str) 
         "127.0.0.1:9912": f"127.0.0.1:{free_port()}",
     }
     reader = Reader(tmp_path, venv, addresses)
-    for block in blocks("python"):
+    for block in blocks(README, "python"):
         reader.save(block)
     yield reader
     reader.stop()
-
-
-def blocks(language: str) -> list[str]:
-    """README's code blocks of one language, in order."""
-    return [text for found, text in BLOCK.findall(README) if found == language]
-
-
-def commands() -> list[str]:
-    """README's commands, in order."""
-    lines = (line for block in blocks("console") for line in block.splitlines())
-    return [line[2:] for line in lines if line.startswith("$ ")]
 
 
 def scheduled(database_url: str) -> list[str]:
@@ -154,10 +81,7 @@ def scheduled(database_url: str) -> list[str]:
 def test_readme_runs_from_top_to_bottom(reader: Reader, empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url) as connection:
         connection.execute("CREATE TABLE charge (order_id int PRIMARY KEY)")
-    for command in commands():
-        goes_on = re.fullmatch(r"celery -A \w+ (worker|beat)", command)
-        follow = reader.start if goes_on else reader.run
-        follow(command)
+    reader.follow(commands(README))
     reader.run(f"python -c '{ORDERS_AND_REPORTS}'")
     reader.run("python -m pytest test_jobs.py")
     scraped = reader.run(f"python -c '{SCRAPE}'")
