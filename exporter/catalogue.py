@@ -78,6 +78,7 @@ _VALUES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     "idemwatch_claims_total": {"scope": SCOPES, "outcome": metrics.OUTCOMES},
     "idemwatch_completions_total": {"result": metrics.RESULTS},
     "idemwatch_releases_total": {"reason": metrics.REASONS},
+    "idemwatch_publishes_total": {"outcome": metrics.PUBLISHES},
     "idemwatch_store_seconds": _OF_STORES,
     "idemwatch_store_errors_total": _OF_STORES,
     "idemwatch_cache_skips_total": {"reason": metrics.SKIP_REASONS},

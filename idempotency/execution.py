@@ -27,7 +27,8 @@ from .errors import (
 )
 from .heartbeat import Lease
 from .keys import FIRING_HEADERS, CallKey, digest, firing_of
-from .options import TaskOptions
+from .options import KEEP_LAST, TaskOptions
+from .publishing import forget_publication
 from .record import SECOND, Answer, Claim, Completion, Outcome, Record, Wait
 from .redelivery import (
     UNAVAILABLE_HEADER,
@@ -64,7 +65,7 @@ class Execution:
         self.args = args
         self.kwargs = kwargs
         self.request = task.request
-        self.store = engine.stores.get(options.authority)
+        self.store = engine.stores.get(options.store)
         self.call = self._call_key(args, kwargs)
         self.lease: Lease | None = None
         self.retry_delay: timedelta | None = None
@@ -125,7 +126,10 @@ class Execution:
 
     def _wait(self) -> Wait:
         longest = int(self.options.longest_delay_seconds * SECOND)
-        again = bool((self.request.delivery_info or {}).get("redelivered"))
+        request = self.request
+        again = bool((request.delivery_info or {}).get("redelivered"))
+        if request.headers and header(request, UNAVAILABLE_HEADER):  # its note may have arrived
+            again = True
         return Wait(self._token, self._waited, redelivered=again, max_delay_us=longest)
 
     def _count(self, claim: Claim, outcome: Outcome) -> None:
@@ -191,6 +195,8 @@ class Execution:
             answer = self.engine.claim(self.store, claim)
         except StoreUnavailable as error:
             self._again_later(error)
+        if answer.superseded:
+            return result  # the successor is another message, with callbacks of its own
         if not answer.granted:
             return self._turned_away(answer)
         # The successor is gone without a result, and ours is at hand.
@@ -231,20 +237,26 @@ class Execution:
         """The retry was not published: give the key back."""
         lease, self._parked = self._parked, None
         if lease is not None:
-            self.engine.release(lease)
-            metrics.releases(self.task.name, reason).inc()
+            self._give_back(lease, reason)
 
     def release(self, reason: str) -> None:
         """Give the key back without a result, if it is still held."""
         lease, self.lease = self.lease, None
         if lease is not None:
-            self.engine.release(lease)
-            metrics.releases(self.task.name, reason).inc()
+            self._give_back(lease, reason)
+
+    def _give_back(self, lease: Lease, reason: str) -> None:
+        if self.options.at_publish:  # first: whoever publishes now finds the key held
+            forget_publication(self.engine, lease.key, str(self.request.id))
+        self.engine.release(lease)
+        metrics.releases(self.task.name, reason).inc()
 
     # -- turned away -------------------------------------------------------------------------
 
     def _turned_away(self, answer: Answer) -> Any:
         key = self.call.key
+        if answer.superseded:
+            raise self._superseded(answer)
         if answer.outcome is Outcome.DUPLICATE and answer.record is not None:
             return self._replay(answer.record)
         if answer.outcome is Outcome.MISMATCH:
@@ -291,7 +303,20 @@ class Execution:
             return Ignore(f"{key} is held by another message")
         if answer.delay_us is None:
             return Ignore(f"another copy of {self.request.id} waits already")
-        return publish_again(self.task, answer.delay_us / SECOND, WAIT_HEADER, self._token)
+        token = self._token
+        if self.options.on_running == KEEP_LAST and record is not None:
+            token = record.waiters[self.request.id].token  # its place in the row
+        return publish_again(self.task, answer.delay_us / SECOND, WAIT_HEADER, token)
+
+    def _superseded(self, answer: Answer) -> Ignore:
+        """A newer message has its place: it is revoked, so that nobody waits for its result."""
+        task, request = self.task, self.request
+        why = f"a newer message of {self.call.key} has its place"
+        if answer.outcome is not Outcome.DUPLICATE:  # else it has run, and has told its result
+            metrics.superseded(task.name).inc()
+            kept = not (task.ignore_result or request.ignore_result)
+            task.backend.mark_as_revoked(request.id, why, request=request, store_result=kept)
+        return Ignore(why)
 
     # -- no store answers --------------------------------------------------------------------
 
@@ -302,9 +327,12 @@ class Execution:
             log.warning("%s runs without protection: %s", self.request.id, error)
             self._count(claim, Outcome.BYPASSED)
             metrics.unprotected_runs(name).inc()
-            return self.task.run(*self.args, **self.kwargs)
+            return self._run_unprotected()
         self._count(claim, Outcome.UNAVAILABLE)
         return self._again_later(error)
+
+    def _run_unprotected(self) -> Any:
+        return self.task.run(*self.args, **self.kwargs)
 
     def _again_later(self, error: Exception) -> NoReturn:
         """Deliver the message again, later and later. What cannot be delivered again is raised."""

@@ -149,14 +149,17 @@ class KeyRule:
         Raises UnencodableArgument, MissingScopeId, or TypeError for a call that does not fit.
         """
         bound = self.binder.bind(args, kwargs)
-        seen = {n: v for n, v in bound.items() if n not in self.ignored} if self.ignored else bound
-        name = self.task_name.encode()
-        fingerprint = digest(VERSION, name, encode_arguments(seen))
+        fingerprint = self.fingerprint(bound)
         scope_id = self._scope_id(bound, ids, task_id)
         user = scope_id if self.scope == "user" else None
         device = scope_id if self.scope == "device" else None
         text = self._text(task, args, kwargs, bound, fingerprint, scope_id, firing)
         return CallKey(text, fingerprint, user, device)
+
+    def fingerprint(self, bound: Mapping[str, Any]) -> str:
+        """The digest of all arguments but the ignored. Raises UnencodableArgument."""
+        seen = {n: v for n, v in bound.items() if n not in self.ignored} if self.ignored else bound
+        return digest(VERSION, self.task_name.encode(), encode_arguments(seen))
 
     def _text(
         self,

@@ -36,6 +36,7 @@ RESULTS: Final = ("stored", "too_large", "unencodable", "stale")
 REASONS: Final = ("failure", "retry", "ignored", "replaced")
 STORES: Final = ("redis", "postgres")
 OPERATIONS: Final = ("claim", "complete", "park", "release", "check", "renew", "lock")
+PUBLISHES: Final = ("published", "answered", "unavailable")
 SKIP_REASONS: Final = ("away", "refused")
 LOCK_RESULTS: Final = ("acquired", "timeout", "unavailable")
 
@@ -56,6 +57,17 @@ COMPLETIONS: Final = SlotCounter(
 )  # fmt: skip
 RELEASES: Final = SlotCounter(
     "idemwatch_releases_total", "Claims given back without a result", ("task", "reason")
+)
+PUBLICATIONS: Final = SlotCounter(
+    "idemwatch_publishes_total",
+    "Calls of a task with idempotency_at_publish, by what its publisher did: it published, "
+    "answered with the first message, or published because no store answered",
+    ("task", "outcome"),
+)
+SUPERSEDED: Final = SlotCounter(
+    "idemwatch_superseded_total",
+    'Messages of a task with on_running="keep_last" that a newer one took the place of',
+    ("task",),
 )
 STORE_SECONDS: Final = SlotHistogram(
     "idemwatch_store_seconds", "Time of one operation of a store", ("store", "operation"),
@@ -153,6 +165,8 @@ def _by_kind(family: M) -> _Children[M]:
 claims = cast(Callable[[str, str, str], SlotCounter], _by_task(CLAIMS))
 completions = cast(Callable[[str, str], SlotCounter], _by_task(COMPLETIONS))
 releases = cast(Callable[[str, str], SlotCounter], _by_task(RELEASES))
+publishes = cast(Callable[[str, str], SlotCounter], _by_task(PUBLICATIONS))
+superseded = cast(Callable[[str], SlotCounter], _by_task(SUPERSEDED))
 lease_lost = cast(Callable[[str], SlotCounter], _by_task(LEASE_LOST))
 unprotected_runs = cast(Callable[[str], SlotCounter], _by_task(UNPROTECTED_RUNS))
 task_seconds = cast(Callable[[str], SlotHistogram], _by_task(TASK_SECONDS))
@@ -178,6 +192,12 @@ def announce(task: str, scope: str, *, enabled: bool = True) -> None:
         ENABLED.labels(task).set(float(enabled))
 
 
+def announce_publishes(task: str) -> None:
+    """The same for what only a task with idempotency_at_publish has."""
+    for outcome in PUBLISHES:
+        publishes(task, outcome)
+
+
 def announce_process() -> None:
     """Make the series that no task owns visible at 0."""
     for store in STORES:
@@ -188,7 +208,8 @@ def announce_process() -> None:
         cache_skips(reason)
     for result in LOCK_RESULTS:
         lock_wait(result)
-    for family in (CLAIMS, COMPLETIONS, RELEASES, LEASE_LOST, UNPROTECTED_RUNS, TASK_SECONDS):
+    by_task = (CLAIMS, COMPLETIONS, RELEASES, LEASE_LOST, UNPROTECTED_RUNS, TASK_SECONDS)
+    for family in (*by_task, PUBLICATIONS, SUPERSEDED):
         SERIES_DROPPED.labels(_name(family))
 
 

@@ -31,15 +31,18 @@ OPTIONS: Final = frozenset(
     (
         *("key", "key_args", "ignore_args", "scope", "ttl", "lease", "max_hold", "max_crashes"),
         *("authority", "on_duplicate", "on_running", "when_unavailable", "enabled"),
+        "at_publish",
     )
 )
 SHORT: Final = ("on_duplicate", "on_running", "when_unavailable")
 """Options that may also be written without the prefix."""
+KEEP_LAST: Final = "keep_last"
+"""Of `on_running`: for a task that says so, never for all of them."""
 _CHOICES: Final = {
     "scope": SCOPES,
     "authority": AUTHORITIES,
     "on_duplicate": ON_DUPLICATE,
-    "on_running": ON_RUNNING,
+    "on_running": (*ON_RUNNING, KEEP_LAST),
     "when_unavailable": WHEN_UNAVAILABLE,
 }
 
@@ -58,6 +61,9 @@ class TaskOptions:
     on_running: str
     when_unavailable: str
     enabled: bool
+    at_publish: bool
+    store: str
+    """The store that decides for this task, by its name in `Stores`."""
     hold_seconds: float = MAX_HOLD_SECONDS
     """How long a claim is renewed where neither task nor message has a limit."""
     longest_delay_seconds: float = LONGEST_DELAY_SECONDS
@@ -108,6 +114,8 @@ def _check_values(task_name: str, given: dict[str, Any]) -> None:
     key = given.get("key")
     wrong = {
         "enabled": not isinstance(given.get("enabled", True), bool) and "must be True or False",
+        "at_publish": not isinstance(given.get("at_publish", False), bool)
+        and "must be True or False",
         "max_crashes": type(crashes) is not int and "must be a whole number",
         "key": key is not None
         and (
@@ -143,18 +151,42 @@ def resolve(
         picked=given.get("key_args"),
         ignored=frozenset(given.get("ignore_args", ())),
     )
-    return TaskOptions(
+    authority = given.get("authority", settings.authority)
+    on_running = given.get("on_running", settings.on_running)
+    options = TaskOptions(
         rule=rule,
         ttl=given.get("ttl", settings.ttl),
         lease=given.get("lease", settings.lease),
         max_hold=given.get("max_hold"),
         max_crashes=given.get("max_crashes", settings.max_crashes),
-        authority=given.get("authority", settings.authority),
+        authority=authority,
         on_duplicate=given.get("on_duplicate", settings.on_duplicate),
-        on_running=given.get("on_running", settings.on_running),
+        on_running=on_running,
         when_unavailable=given.get("when_unavailable", settings.when_unavailable),
         enabled=given.get("enabled", settings.enabled),
+        at_publish=given.get("at_publish", False),
+        store=f"{authority}/{KEEP_LAST}" if on_running == KEEP_LAST else authority,
     )
+    _check_together(task_name, options)
+    return options
+
+
+def _check_together(task_name: str, options: TaskOptions) -> None:
+    """Refuse what says two things at once."""
+    newest, alone = options.on_running == KEEP_LAST, options.rule.scope == "task"
+    wrong = {
+        "at_publish": options.at_publish
+        and (
+            (alone and "spares no message of scope 'task', which is each one alone")
+            or (newest and f"spares the messages that on_running={KEEP_LAST!r} is for; keep one")
+        ),
+        "on_running": newest
+        and alone
+        and f"{KEEP_LAST!r} keeps none of scope 'task', which is each message alone",
+    }
+    for name, problem in wrong.items():
+        if problem:
+            raise ConfigurationError(PREFIX + name, f"task {task_name}: {problem}")
 
 
 def with_limits(options: TaskOptions, conf: Any) -> TaskOptions:

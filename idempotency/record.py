@@ -135,6 +135,7 @@ class Answer(NamedTuple):
     `fence` and `record` belong to a granted claim or to the record met; `left_us` is the time until
     a `running` key may be free or a `duplicate` one expires; `delay_us` is set when this message
     shall wait that long and be published again, None when another copy of it waits already.
+    `superseded`: a newer message has taken its place, see succession.py.
     """
 
     outcome: Outcome
@@ -142,6 +143,7 @@ class Answer(NamedTuple):
     record: Record | None = None
     left_us: int = 0
     delay_us: int | None = None
+    superseded: bool = False
 
     @property
     def granted(self) -> bool:

@@ -127,6 +127,7 @@ class SwapStore(Store, Protocol):
             verdict = judge(met.record, claim, met.now_us)
             if verdict.write is None or self._swap(claim.key, met, verdict.write):
                 return verdict.answer
+            claim = unsure(claim)
         raise StoreUnavailable(self.name, f"{claim.key} changed {ATTEMPTS} times while it was read")
 
     def finished(self, key: str) -> Record | None:
@@ -143,6 +144,15 @@ class SwapStore(Store, Protocol):
             if self._swap(key, found, tombstone(found.record, found.now_us)):
                 return found.record
         raise StoreUnavailable(self.name, f"{key} changed {ATTEMPTS} times while it was read")
+
+
+def unsure(claim: Claim) -> Claim:
+    """A claim whose swap was refused: it may be its own note, whose reply was lost, that it meets.
+
+    A copy too many beats a lost message.
+    """
+    wait = claim.wait
+    return claim if wait is None else claim._replace(wait=wait._replace(redelivered=True))
 
 
 def tombstone(record: Record, now_us: int) -> Record:

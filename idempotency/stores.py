@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Final
+from typing import Final, cast
 
 from .cached_store import CachedStore, DoneCache
 from .errors import ConfigurationError, StoreUnavailable
+from .keep_last_store import KeepLastStore
 from .memory_store import MemoryStore
 from .postgres_link import ANSWER_SECONDS, PostgresLink
 from .postgres_store import PostgresStore
 from .redis_link import CACHE_TIMEOUT_SECONDS, RedisLink
 from .redis_store import RedisStore
 from .settings import Settings
-from .store import Store
+from .store import Store, SwapStore
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,10 @@ class Stores:
         self._lender: PostgresLink | None = None
 
     def get(self, authority: str) -> Store:
-        """The deciding store. Raises ConfigurationError when its address is not set."""
+        """The deciding store; `<authority>/keep_last` is the same for tasks that keep the last.
+
+        Raises ConfigurationError when its address is not set.
+        """
         store = self._made.get(authority)
         if store is None:
             with self._making:
@@ -71,6 +75,9 @@ class Stores:
             return self._lender
 
     def _make(self, authority: str) -> Store:
+        decider, _, kept = authority.partition("/")
+        if kept:
+            return KeepLastStore(cast(SwapStore, self.get(decider)))
         if self._settings.store == "memory":
             return MEMORY
         if authority == "redis":

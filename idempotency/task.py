@@ -7,7 +7,7 @@ def auto_close_job(self, job_id, day): ...
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from .errors import IdempotencyError
 from .execution import Execution
 from .heartbeat import Lease
 from .keys import FIRING_HEADERS, CallKey, firing_of
-from .options import TaskOptions, given_options, resolve, with_limits
+from .options import KEEP_LAST, TaskOptions, given_options, resolve, with_limits
 from .service import IdempotencyService
 from .settings import Settings
 
@@ -44,6 +44,10 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
         """Check the options as soon as the task has its app. Raises ConfigurationError."""
         super().on_bound(app)
         cls._given = given_options(cls.name, _own_attributes(cls))
+        if cls._given.get("at_publish"):
+            from .publishing import at_publish
+
+            cls.apply_async = at_publish(cls.apply_async)
         for option, void in _VOID_WITHOUT.items():
             if not getattr(cls, option):
                 log.warning("task %s turns %s off: %s", cls.name, option, void)
@@ -53,10 +57,14 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
         """The options in force, from the task and from the app's settings."""
         settings = settings_of(self.app)
         if self._resolved is None or self._resolved[0] is not settings:
-            run: Any = getattr(self, "_orig_run", self.run)
-            options = resolve(self.name, run, self._given, settings)
+            options = resolve(self.name, self._called(), self._given, settings)
             self._resolved = settings, with_limits(options, self.app.conf)
         return self._resolved[1]
+
+    def _called(self) -> Callable[..., Any]:
+        """What has the parameters of one call."""
+        run: Any = getattr(self, "_orig_run", self.run)
+        return run  # type: ignore[no-any-return]
 
     @property
     def idempotency(self) -> IdempotencyService:
@@ -106,6 +114,10 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
         """Make every series of this task visible at 0."""
         options = self.idempotency_options
         metrics.announce(self.name, options.rule.scope, enabled=options.enabled)
+        if options.at_publish:
+            metrics.announce_publishes(self.name)
+        if options.on_running == KEEP_LAST:
+            metrics.superseded(self.name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         request = self.request

@@ -18,6 +18,8 @@ LABELS = {
     "idemwatch_claims_total": ("task", "scope", "outcome"),
     "idemwatch_completions_total": ("task", "result"),
     "idemwatch_releases_total": ("task", "reason"),
+    "idemwatch_publishes_total": ("task", "outcome"),
+    "idemwatch_superseded_total": ("task",),
     "idemwatch_store_seconds": ("store", "operation"),
     "idemwatch_store_errors_total": ("store", "operation"),
     "idemwatch_cache_skips_total": ("reason",),

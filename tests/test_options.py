@@ -76,6 +76,7 @@ EFFECTS: dict[str, tuple[Any, Callable[[TaskOptions], Any], Any, Any]] = {
     "on_running": ("skip", lambda o: o.on_running, "skip", "wait"),
     "when_unavailable": ("run", lambda o: o.when_unavailable, "run", "retry"),
     "enabled": (False, lambda o: o.enabled, False, True),
+    "at_publish": (True, lambda o: o.at_publish, True, False),
 }
 each_option = pytest.mark.parametrize("name", sorted(OPTIONS))  # a new one must be in the table
 
@@ -190,6 +191,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "max_hold": (*DURATIONS, MAX_TTL + timedelta(microseconds=1)),
     "max_crashes": ("", "7", 1.5, True, [], 0, -1, 1001),
     "enabled": ("", "true", 1, 0, []),
+    "at_publish": ("", "true", 1, 0, []),
     "key": ("work", 5, ()),
     "key_args": ("x", 5, ("nope",), ("x", "nope"), (7,), {"x": 1}),
     "ignore_args": ("x", 5, ("nope",), (7,), b"xy"),
@@ -208,6 +210,24 @@ def test_a_parameter_that_is_not_there_is_answered_with_those_that_are() -> None
 
 def test_two_ways_to_make_a_key_are_refused() -> None:
     assert_refused("idempotency_key", idempotency_key=key_of, idempotency_key_args=("x",))
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("at_publish", {"at_publish": True, "scope": "task"}),
+        ("at_publish", {"at_publish": True, "on_running": "keep_last"}),
+        ("on_running", {"on_running": "keep_last", "scope": "task"}),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(name: str, given: dict[str, Any]) -> None:
+    assert_refused(f"idempotency_{name}", **{f"idempotency_{n}": v for n, v in given.items()})
+
+
+def test_the_last_is_kept_for_a_task_that_says_so_and_never_for_all() -> None:
+    assert options_of(on_running="keep_last").on_running == "keep_last"
+    with pytest.raises(ConfigurationError, match="'keep_last' is not one of wait, skip, raise"):
+        options_of({"idempotency_on_running": "keep_last"})
 
 
 def test_an_argument_that_makes_the_key_cannot_be_ignored_too() -> None:

@@ -20,6 +20,7 @@ from idemwatch.idempotency import (
 )
 from idemwatch.idempotency.memory_store import MemoryStore
 from idemwatch.idempotency.record import Claim, State
+from idemwatch.idempotency.redelivery import UNAVAILABLE_HEADER, WAIT_HEADER
 from idemwatch.idempotency.store import Held
 from support.eager import Bench, claims, counted
 from support.stores import result
@@ -215,3 +216,26 @@ def test_a_record_of_another_authority_runs_nothing(bench: Bench) -> None:
     with pytest.raises(AuthorityMismatch, match="drain the queue"):
         task.delay("a")
     assert bench.runs == {} and claims(task, "mismatch") == 1
+
+
+# -- waiting ---------------------------------------------------------------------------------------
+
+
+def test_who_was_noted_by_a_store_that_did_not_answer_is_no_copy_too_many(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    def publish_again(_task: Any, _delay: float, name: str, _value: str) -> Ignore:
+        sent.append(name)
+        return Ignore("it waits")
+
+    monkeypatch.setattr("idemwatch.idempotency.execution.publish_again", publish_again)
+    task = bench.task()
+    bench.hold(task, "a")
+    for headers, messages in ((None, 1), (None, 1), ({UNAVAILABLE_HEADER: "1"}, 2)):
+        task.push_request(id="id", called_directly=False, headers=headers, delivery_info={})
+        with pytest.raises(Ignore):
+            task("a")
+        task.pop_request()
+        assert sent == [WAIT_HEADER] * messages

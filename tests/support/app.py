@@ -18,7 +18,7 @@ from functools import cache
 from typing import Any
 
 import redis
-from celery import Celery
+from celery import Celery, chord
 from celery.exceptions import Ignore, Reject
 from celery.signals import worker_init
 from celery.worker.control import control_command
@@ -61,9 +61,8 @@ def pass_gate(name: str) -> None:
 
 def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """An idempotent, bound task `sheet.<name>`."""
-    made: Callable[[Callable[..., Any]], Any] = app.task(
-        name=f"sheet.{name}", base=IdempotentTask, bind=True, **options
-    )
+    given = {"base": IdempotentTask, "bind": True, **options}
+    made: Callable[[Callable[..., Any]], Any] = app.task(name=f"sheet.{name}", **given)
     return made
 
 
@@ -291,6 +290,58 @@ def skips_running(self: Any, label: str, gate: str) -> str:
 def raises_running(self: Any, label: str, gate: str) -> str:
     write(label, "start")
     pass_gate(gate)
+    return label
+
+
+@task("keeps_last", idempotency_on_running="keep_last", idempotency_key_args=("label",))
+def keeps_last(self: Any, label: str, number: int, gate: str = "") -> int:
+    write(label, f"start {number}")
+    if gate:
+        pass_gate(gate)
+    write(label, f"end {number}")
+    return number
+
+
+@task("starts_a_chord")
+def starts_a_chord(self: Any, label: str) -> list[str]:
+    """The ids of its part that keeps the last, and of its body."""
+    parts = [keeps_last.s(label, 2), add.s(label, 1, 1)]
+    body = chord(parts)(total.s(label))
+    return [body.parent.results[0].id, body.id]
+
+
+class DiesWaiting(IdempotentTask):
+    """The worker dies once, when it turns a message away: with it noted, and published or not."""
+
+    abstract = True
+
+    def signature_from_request(self, request: Any = None, *args: Any, **options: Any) -> Any:
+        again = super().signature_from_request(request, *args, **options)
+        label, number, when = (*request.args, "")[:3]
+        if when and write(f"{label} {number}", "dies") == 1:
+            if when == "published":
+                again.apply_async(add_to_parent=False)
+            kill_worker()
+        return again
+
+
+@task(
+    "dies_waiting",
+    base=DiesWaiting,
+    idempotency_on_running="keep_last",
+    idempotency_key_args=("label",),
+)
+def dies_waiting(self: Any, label: str, number: int, when: str = "") -> int:
+    write(label, f"start {number}")
+    return number
+
+
+@task("published_once", idempotency_at_publish=True)
+def published_once(self: Any, label: str, gate: str, how: str = "") -> str:
+    write(label, "start")
+    pass_gate(gate)
+    if how == "fail":
+        raise ValueError("as the test says")
     return label
 
 
