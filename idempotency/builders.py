@@ -11,23 +11,27 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 from urllib.parse import quote
+from uuid import UUID
 
 from .encoding import encode_arguments
 from .errors import UnencodableArgument
 from .keys import VERSION, digest, hashed_if_personal
 
+Id = int | str | UUID
+"""What names a row. JSON gives a UUID back as one."""
 
-def autoclose_key(job_id: int | str, execution_date: date | str) -> str:
+
+def autoclose_key(job_id: Id, execution_date: date | str) -> str:
     """`autoclose:{job_id}:{date}`: one closing of a job a day."""
     return _join("autoclose", _part("job_id", job_id), _day(execution_date))
 
 
-def ticket_escalation_key(ticket_id: int | str, level: int, date: date | str) -> str:
+def ticket_escalation_key(ticket_id: Id, level: int, date: date | str) -> str:
     """`escalation:{ticket_id}:L{level}:{date}`: one step to a level a day."""
     return _join("escalation", _part("ticket_id", ticket_id), f"L{int(level)}", _day(date))
 
 
-def ppm_job_key(schedule_id: int | str, execution_date: date | str) -> str:
+def ppm_job_key(schedule_id: Id, execution_date: date | str) -> str:
     """`ppm_job:{schedule_id}:{date}`: one job of a maintenance schedule a day."""
     return _join("ppm_job", _part("schedule_id", schedule_id), _day(execution_date))
 
@@ -35,7 +39,7 @@ def ppm_job_key(schedule_id: int | str, execution_date: date | str) -> str:
 def report_generation_key(
     report_name: str,
     params: Mapping[str, Any],
-    user_id: int | str,
+    user_id: Id,
     format: str = "pdf",  # noqa: A002
 ) -> str:
     """`report:{name}:{params_hash}:U{user_id}:{format}`."""
@@ -56,9 +60,9 @@ def _join(*parts: str) -> str:
     return ":".join(parts)
 
 
-def _part(name: str, value: int | str) -> str:
+def _part(name: str, value: Id) -> str:
     text = str(value)
-    if isinstance(value, bool) or not isinstance(value, int | str) or not text:
+    if isinstance(value, bool) or not isinstance(value, Id) or not text:
         raise UnencodableArgument(name, f"a value of type {type(value).__name__} is no id or name")
     return hashed_if_personal(quote(text, safe="@+.-_/"))
 

@@ -15,7 +15,7 @@ from .errors import ConfigurationError
 from .policies import POLICIES
 from .printing import print_text, printable
 from .report_file import require_folder, write_report
-from .task_files import Trouble, python_files
+from .task_files import Trouble, is_there, python_files
 from .task_migration import Change, migrate, told
 from .task_model import Action
 from .task_progress import progress
@@ -103,7 +103,7 @@ def migrate_tasks(
     All tasks of a category:
         idemwatch migrate-tasks proj/ --category critical
     In CI, beside the lines:
-        idemwatch migrate-tasks proj/ --analyze --format sarif --output tasks.sarif
+        idemwatch migrate-tasks proj/ --analyze --format sarif --output t.sarif
 
     \b
     Exit codes:
@@ -116,14 +116,19 @@ def migrate_tasks(
     """
     run = Run(**given)
     _check(run, paths)
-    files = list(python_files(paths or (".",)))
-    with progress("Reading", files) as step:
-        found = analyse(files, step)
+    found = _read(run, paths)
     _check_names(found, tasks)
     analysis = narrowed(found, categories, tasks)
     if not run.analyze:
         _migrate(run, analysis)
     ctx.exit(_report(run, analysis))
+
+
+def _read(run: Run, paths: Sequence[str]) -> Analysis:
+    files = list(python_files(paths or (".",)))
+    _check_output(run, files)
+    with progress("Reading", files) as step:
+        return analyse(files, step)
 
 
 def _check(run: Run, paths: Sequence[str]) -> None:
@@ -132,13 +137,28 @@ def _check(run: Run, paths: Sequence[str]) -> None:
     if run.dry_run and run.backup:
         raise click.UsageError("--dry-run changes nothing, so there is nothing to --backup")
     for path in paths:
-        if not Path(path).exists():
+        if not is_there(path):
             raise click.UsageError(f"no file or folder {path!r}")
     if run.output is not None:
         try:
             require_folder(run.output)
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from error
+
+
+def _check_output(run: Run, files: Sequence[str | Trouble]) -> None:
+    """A report must not take the place of what it is about."""
+    if run.output is None or not run.output.exists():
+        return
+    if any(isinstance(one, str) and _same(run.output, one) for one in files):
+        raise click.UsageError(f"--output {str(run.output)!r} is one of the files to read")
+
+
+def _same(path: Path, other: str) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def _check_names(analysis: Analysis, tasks: Sequence[str]) -> None:

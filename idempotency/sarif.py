@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -94,5 +95,8 @@ def _artifact(source: str, root: Path) -> Mapping[str, str]:
     """A path within `root` as a relative URI; one outside as a whole one."""
     path = root / source
     if path.is_relative_to(root) and ".." not in path.parts:
-        return {"uri": quote(path.relative_to(root).as_posix()), "uriBaseId": "%SRCROOT%"}
+        return {
+            "uri": quote(os.fsencode(path.relative_to(root).as_posix())),
+            "uriBaseId": "%SRCROOT%",
+        }
     return {"uri": path.resolve().as_uri()}

@@ -7,13 +7,14 @@ turned away. What could make calls fail is not done, but told.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from typing import Final
 
 from .policies import POLICIES, task_retry_policy
 from .task_arguments import Signature, argument_findings, is_coroutine, signature_of
-from .task_category import REFRESHING, category_of, words_of
-from .task_classes import CELERY_TASKS, Tree, in_beat, task_class
+from .task_category import category_of, words_of
+from .task_classes import CELERY_TASKS, Tree, fanned_out, in_beat, task_class
 from .task_effects import Body, body_of
 from .task_findings import body_findings, own_retries
 from .task_keys import Key, key_for
@@ -21,6 +22,7 @@ from .task_model import (
     STRATEGY_BASE,
     STRATEGY_DECORATOR,
     Action,
+    Effect,
     Finding,
     Found,
     Kind,
@@ -30,29 +32,25 @@ from .task_model import (
 )
 from .task_names import Names
 from .task_rules import RULES
+from .task_scope import Sent, scope_of
+from .task_ttl import ttl_of
 
-DAILY_SECONDS: Final = 26 * 3600
-"""A day and its redeliveries: what a key that names a day must live."""
 POLICY_OPTIONS: Final = frozenset(task_retry_policy(next(iter(POLICIES))))
-TTL_REASONS: Final = {
-    "critical": "covers its retries",
-    "high_priority": "covers its retries",
-    "report": "the same report is not made twice a day",
-    "email": "the same mail is not sent again while its retries last",
-    "maintenance": "covers its retries",
-}
+OUTWARD: Final = ("mail", "http", "process")
+"""Effects that no rollback takes back."""
 
 
 def report_of(path: str, found: Found, names: Names, tree: Tree) -> Report:
     """All that is told of one task."""
     body, signature = body_of(found, names), signature_of(found)
-    beat = in_beat(tree, found.name, found.function)
+    beat = in_beat(tree, found.name, found.function) or _periodic(found)
     findings = [
         *argument_findings(found, signature, names, tree),
         *body_findings(found, body, signature),
         *_of_beat(found, beat),
     ]
-    advice = _recommended(found, body, signature, beat)
+    sent = Sent(beat, fanned_out(tree, found.function))
+    advice = _recommended(found, names, body, signature, sent)
     action, why = _action(found, findings, advice, tree, path)
     if action is Action.ALREADY:
         findings = [one for one in findings if one.rule not in ("own-retries", "ignored-result")]
@@ -61,6 +59,15 @@ def report_of(path: str, found: Found, names: Names, tree: Tree) -> Report:
         column=found.column + 1, kind=found.kind, action=action, why=why, advice=advice,
         effects=tuple(body.effects), findings=tuple(sorted(findings, key=_order)),
     )  # fmt: skip
+
+
+def _periodic(found: Found) -> str:
+    """Where the decorator itself is a beat's, as Celery had one before version 5."""
+    return (
+        f"its decorator, line {found.decorator.lineno}"
+        if found.periodic and found.decorator
+        else ""
+    )
 
 
 def _order(finding: Finding) -> tuple[int, int]:
@@ -76,21 +83,20 @@ def _of_beat(found: Found, beat: str) -> Iterator[Finding]:
 # -- what is recommended ---------------------------------------------------------------------------
 
 
-def _recommended(found: Found, body: Body, signature: Signature, beat: str) -> Recommendation:
+def _recommended(
+    found: Found, names: Names, body: Body, signature: Signature, sent: Sent
+) -> Recommendation:
     words = list(dict.fromkeys([*words_of(found.function), *words_of(found.name)]))
     category, reason = category_of(words, body)
     # A base of Celery's own is replaced; another can only be kept.
     decorator = found.kind is Kind.FUNCTION and found.base not in ("", *CELERY_TASKS)
     key = key_for(found, signature, frozenset(words), decorator=decorator)
-    scope, scope_reason = _scope(body, signature, key, beat, words)
+    scope, scope_reason = scope_of(found, names, body, signature, key, sent, words)
     if scope == "task":
         key = Key(key.shown, ignored=key.ignored, reasons=_without_builder(key))
     policy = POLICIES[category]
     daily = key.daily and scope != "task"
-    lives = (
-        "the key names a day, and a message may come after it" if daily else TTL_REASONS[category]
-    )
-    ttl = DAILY_SECONDS if daily else int(policy.ttl.total_seconds())
+    ttl, lives = ttl_of(found, body, category, daily=daily)
     spread = _takes_policy(found, body, decorator=decorator)
     reasons = (
         f"category {category}: {reason}",
@@ -136,7 +142,19 @@ def _authority_reason(authority: str, category: str, *, decorator: bool) -> str:
 def _takes_policy(found: Found, body: Body, *, decorator: bool) -> bool:
     """Whether the retries of the category can be taken: nothing of the task's own is overridden."""
     own = bool(POLICY_OPTIONS & {*found.options}) or bool(own_retries(found, body))
-    return found.kind is Kind.FUNCTION and not decorator and not own
+    return found.kind is Kind.FUNCTION and not decorator and not own and not _risky(body)
+
+
+def _risky(body: Body) -> Effect | None:
+    """What a new retry may do a second time, though it was never tried again before.
+
+    A payment whose answer is lost is one; so is what leaves the house before another effect fails.
+    """
+    payment = next((one for one in body.effects if one.kind == "payment"), None)
+    last = max((one.line for one in body.effects), default=0)
+    return payment or next(
+        (one for one in body.effects if one.kind in OUTWARD and one.line < last), None
+    )
 
 
 def _retry_reason(
@@ -154,39 +172,14 @@ def _retry_reason(
         for name, node in found.options.items()
         if name in POLICY_OPTIONS
     ]
+    risk = _risky(body)
+    if risk is not None and not kept and found.kind is Kind.FUNCTION and not decorator:
+        yield (
+            f"no retries added: one after {risk.what} (line {risk.line}) may do that twice; put "
+            "it into `with self.idempotency.once(key)`, then add task_retry_policy"
+        )
     if kept and not decorator:
         yield f"its own options are kept, and no retries added: {', '.join(kept)}"
-
-
-def _scope(
-    body: Body, signature: Signature, key: Key, beat: str, words: list[str]
-) -> tuple[str, str]:
-    """Whether two messages with the same arguments are one piece of work, and for whom."""
-    if not signature.names and not signature.variable:
-        return "task", (
-            "scope task: it has no arguments, so a key of them would turn away every later run; "
-            "pass the day to make it global"
-        )
-    if beat:
-        return "task", f"scope task: a beat sends it with the same arguments each time ({beat})"
-    if not key.builder and not signature.has_period:
-        clock = [*body.days, *body.cutoffs]
-        if clock:
-            where = f"{clock[0].what}, line {clock[0].line}"
-            return "task", (
-                f"scope task: it asks for the time itself ({where}), so the same arguments are "
-                "other work later; pass the day to make it global"
-            )
-        if words and words[0] in REFRESHING:
-            return "task", (
-                f"scope task: to {words[0]} again with the same arguments may be meant; say "
-                "idempotency_scope='global' if it is not"
-            )
-    for scope in ("user", "device"):
-        one = signature.get(f"{scope}_id")
-        if one is not None and one.required and not one.may_be_none:
-            return scope, f"scope {scope}: each call names its {scope}_id"
-    return "global", "scope global: the same arguments are the same work, whoever sends them"
 
 
 # -- what becomes of it ----------------------------------------------------------------------------
@@ -206,17 +199,41 @@ def _obstacles(found: Found, advice: Recommendation) -> Iterator[str]:
     """What a tool cannot get past."""
     if is_coroutine(found):
         yield "it is async or a generator, so a call does no work yet: protect what awaits it"
+    if found.periodic:
+        yield "periodic_task gives it a base class of its own: make it a task and a beat's entry"
+    bind = found.options.get("bind")
+    if bind is not None and not isinstance(bind, ast.Constant):
+        yield f"bind={ast.unparse(bind)} cannot be read, nor whether it has a self: write it out"
     if found.method:
         yield "it is a method, and its self would be part of the key: make it a function"
     if found.spread:
         yield f"its options come from {found.spread}, which cannot be read: add base there"
+    yield from _of_class(found)
+    if advice.strategy == STRATEGY_DECORATOR:
+        yield from _of_decorator(found, advice)
+
+
+def _of_class(found: Found) -> Iterator[str]:
     if found.kind is Kind.CLASS and found.base.endswith(".Task"):
         yield f"it inherits from {found.base}, which the app makes: name IdempotentTask there"
     elif found.kind is Kind.CLASS and found.base:
         yield f"it inherits from {found.base}: let that class inherit from IdempotentTask"
     if found.kind is Kind.CLASS and found.node.body[0].lineno == found.node.lineno:
         yield "the class stands on one line: write it on several"
-    if advice.strategy == STRATEGY_DECORATOR and advice.scope == "task":
+
+
+def _of_decorator(found: Found, advice: Recommendation) -> Iterator[str]:
+    if found.wrapped:
+        yield (
+            f"it has the base class {found.base}, and decorators that @idempotent would stand "
+            "within: what they undo, as a transaction, would be recorded as done"
+        )
+    if found.made_often:
+        yield (
+            f"it has the base class {found.base}, and its function is made for several tasks: "
+            "@idempotent would give all of them one key. Let that class inherit from IdempotentTask"
+        )
+    if advice.scope == "task":
         yield (
             f"it has the base class {found.base}: let that class inherit from IdempotentTask, as "
             "@idempotent has no scope task"
@@ -225,6 +242,11 @@ def _obstacles(found: Found, advice: Recommendation) -> Iterator[str]:
 
 def _own_classes(found: Found, advice: Recommendation, tree: Tree, path: str) -> Iterator[str]:
     """Task classes whose methods a task would lose."""
+    if tree.tenants and advice.scope != "task":
+        yield (
+            f"the tenant travels in a header ({tree.tenants}), which no key has, so that two "
+            "tenants' work would be one: make it an argument"
+        )
     if advice.strategy == STRATEGY_DECORATOR:
         return
     own = task_class(tree, path)

@@ -88,7 +88,12 @@ class Signature:
 
     @property
     def has_period(self) -> bool:
-        return any(PERIOD.search(one.name) or "date" in one.types for one in self.parameters)
+        """Whether each call names a period: one that may be left out tells nothing."""
+        return any(
+            PERIOD.search(one.name) or "date" in one.types
+            for one in self.parameters
+            if one.required and not one.may_be_none
+        )
 
 
 def signature_of(found: Found) -> Signature:
@@ -99,7 +104,7 @@ def signature_of(found: Found) -> Signature:
     positional = [*arguments.posonlyargs, *arguments.args]
     missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     pairs = list(zip(positional, [*missing, *arguments.defaults], strict=True))
-    first = 1 if found.bound and found.run.args.args else 0
+    first = 1 if found.bound and positional else 0
     told = [Parameter(one.arg, one.annotation, default) for one, default in pairs[first:]]
     told += [
         Parameter(one.arg, one.annotation, default, keyword_only=True)
@@ -230,3 +235,22 @@ def _yields(node: ast.AST) -> bool:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
         return False
     return any(_yields(child) for child in ast.iter_child_nodes(node))
+
+
+def asked_for(found: Found, name: str) -> bool:
+    """Whether the task asks if an argument was given, so that it may be None."""
+    return any(_asks(node, name) for node in ast.walk(found.run)) if found.run else False
+
+
+def _asks(node: ast.AST, name: str) -> bool:
+    match node:
+        case ast.Compare(left=ast.Name(id=left), ops=[ast.Is() | ast.IsNot()]):
+            return left == name
+        case ast.UnaryOp(op=ast.Not(), operand=ast.Name(id=operand)):
+            return operand == name
+        case ast.If(test=ast.Name(id=test)) | ast.IfExp(test=ast.Name(id=test)):
+            return test == name
+        case ast.BoolOp(values=values):
+            return any(isinstance(one, ast.Name) and one.id == name for one in values)
+        case _:
+            return False

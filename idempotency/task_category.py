@@ -34,10 +34,41 @@ REFRESHING: Final = frozenset(
         *("sync", "synchronize", "refresh", "update", "recalculate", "recompute", "rebuild"),
         *("reindex", "index", "invalidate", "poll", "check", "fetch", "pull", "scan", "warm"),
         *("touch", "reconcile", "calculate", "compute", "collect", "monitor", "process", "crawl"),
-        *("dispatch", "scrape", "import", "load"),
+        *("dispatch", "scrape", "import", "load", "drain", "consume", "handle", "deploy", "run"),
+        *("execute", "ingest", "download", "discover", "watch", "evaluate", "measure", "clear"),
     )
 )
-"""Verbs of work that is done anew each time something has changed."""
+"""Verbs of work that is done anew each time something has changed: its name begins or ends so."""
+REFRESHING_ANYWHERE: Final = frozenset(
+    (
+        *("sync", "resync", "synchronize", "refresh", "recalculate", "recompute", "rebuild"),
+        *("reindex", "poll", "polling", "heartbeat", "ping", "healthcheck", "reconcile"),
+    )
+)
+"""Those that say so wherever they stand."""
+COUNTING: Final = frozenset(
+    (
+        *("increment", "incr", "decrement", "decr", "bump", "count", "counter", "append", "add"),
+        *("credit", "debit", "deposit", "withdraw", "topup", "toggle", "resend", "retry", "rerun"),
+        *("restart", "rotate", "log", "track", "tick", "record", "push"),
+        *("set", "put", "upsert", "enable", "disable", "activate", "deactivate"),
+    )
+)
+"""Verbs of work that is meant each time, two of the same are two: its name begins so."""
+COUNTING_ANYWHERE: Final = frozenset(
+    (
+        *("increment", "incr", "decrement", "counter", "toggle", "resend", "rerun", "restart"),
+        *("event", "events", "click", "clicks", "visit", "visits", "login", "logout", "hit"),
+        *("hits", "pageview", "impression", "metric", "metrics", "audit", "otp", "telemetry"),
+    )
+)
+PERIODIC: Final = frozenset(
+    (
+        *("daily", "nightly", "weekly", "monthly", "hourly", "yearly", "annual", "quarterly"),
+        *("periodic", "recurring", "morning", "evening", "midnight", "cron"),
+    )
+)
+"""Words of work that each period has anew."""
 
 
 def words_of(name: str) -> list[str]:

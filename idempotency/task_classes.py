@@ -35,6 +35,9 @@ OTHERS: Final = frozenset(
     )
 )
 """Libraries whose `task` is not Celery's."""
+SENDING: Final = ("delay", "apply_async", "s", "si", "signature", "subtask", "delay_on_commit")
+TENANTS: Final = ("tenant_schemas_celery", "django_tenants_celery_beat")
+_SIGNATURE: Final = re.compile(r"\.(s|si|signature|subtask)(\.\w+)*$")
 _APP_NAME: Final = re.compile(r"(^|_)(app|celery|current_app)$", re.IGNORECASE)
 
 
@@ -50,6 +53,10 @@ class Tree:
 
     task_classes: dict[str, str] = field(default_factory=dict)
     """Where, by file, an app is given a task class of its own, as Flask's context needs it."""
+    senders: dict[str, set[str]] = field(default_factory=dict)
+    """The functions that send a task or call a function, by its name."""
+    tenants: str = ""
+    """Where a library is imported that sends the tenant in a header of the message."""
     on_commit: set[str] = field(default_factory=set)
     """Tasks that are sent with a method that only Django's task class has."""
     known: dict[str, str] = field(default_factory=dict)
@@ -86,10 +93,14 @@ def _kind(base: str) -> str:
 def learn(tree: Tree, path: str, module: ast.Module, names: Names) -> None:
     """Add what one file says."""
     tree.known.clear()
+    if any(full.startswith(TENANTS) for full in names.imported.values()):
+        tree.tenants = tree.tenants or path
     for node in ast.walk(module):
         match node:
             case ast.ClassDef():
                 _learn_class(tree, node, names)
+            case ast.FunctionDef():
+                _learn_sender(tree, node, names)
             case ast.Dict():
                 _learn_entry(tree, path, node)
             case ast.Call():
@@ -100,6 +111,10 @@ def learn(tree: Tree, path: str, module: ast.Module, names: Names) -> None:
                 tree.task_classes.setdefault(path, f"{path}:{node.lineno}")
             case _:
                 pass
+    _learn_apps(tree, module, names)
+
+
+def _learn_apps(tree: Tree, module: ast.Module, names: Names) -> None:
     for statement in top_level(module):
         match statement:
             case ast.Assign(targets=[ast.Name() as target], value=ast.Call() as value):
@@ -109,15 +124,46 @@ def learn(tree: Tree, path: str, module: ast.Module, names: Names) -> None:
                 pass
 
 
+def _learn_sender(tree: Tree, function: ast.FunctionDef, names: Names) -> None:
+    for node in ast.walk(function):
+        if isinstance(node, ast.Attribute) and node.attr in SENDING:
+            sent = names.full(node.value).rsplit(".", 1)[-1]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            sent = names.full(node.func).rsplit(".", 1)[-1]
+        else:
+            continue
+        tree.senders.setdefault(sent, set()).add(function.name)
+
+
 def _learn_call(tree: Tree, path: str, node: ast.Call, names: Names) -> None:
     match node:
         case ast.Call(func=ast.Attribute(attr="add_periodic_task"), args=[_, signature, *_]):
-            published = names.full(signature).removesuffix(".s").removesuffix(".si")
-            tree.beat.setdefault(published.rsplit(".", 1)[-1], f"{path}:{node.lineno}")
+            _learn_signature(tree, path, signature, names)
+        case ast.Call(func=ast.Attribute(attr="add_periodic_task")):
+            for one in node.keywords:
+                if one.arg == "sig":
+                    _learn_signature(tree, path, one.value, names)
+        case _ if any(one.arg == "task" for one in node.keywords):
+            _learn_row(tree, path, node, names)
         case _ if any(one.arg == "task_cls" for one in node.keywords) and makes_app(names, node):
             tree.task_classes.setdefault(path, f"{path}:{node.lineno}")
         case _:
             pass
+
+
+def _learn_signature(tree: Tree, path: str, signature: ast.expr, names: Names) -> None:
+    published = _SIGNATURE.sub("", names.full(signature))
+    tree.beat.setdefault(published.rsplit(".", 1)[-1], f"{path}:{signature.lineno}")
+
+
+def _learn_row(tree: Tree, path: str, node: ast.Call, names: Names) -> None:
+    """`dict(task=..., schedule=...)`, and a row of django-celery-beat."""
+    given = {one.arg: one.value for one in node.keywords}
+    task = given["task"]
+    full = names.full(node.func)
+    known = "schedule" in given or "PeriodicTask" in full or "ScheduleEntry" in full
+    if known and isinstance(task, ast.Constant) and isinstance(task.value, str):
+        tree.beat.setdefault(task.value, f"{path}:{node.lineno}")
 
 
 def _learn_class(tree: Tree, node: ast.ClassDef, names: Names) -> None:
@@ -144,6 +190,19 @@ def in_beat(tree: Tree, name: str, function: str) -> str:
     for published, place in tree.beat.items():
         if published == name or published.rsplit(".", 1)[-1] == function:
             return place
+    return ""
+
+
+def fanned_out(tree: Tree, function: str) -> str:
+    """Where a beat schedule names a task that sends this one, also by way of others."""
+    seen, left = {function}, [function]
+    while left:
+        new = tree.senders.get(left.pop(), set()) - seen
+        place = next(filter(None, (in_beat(tree, one, one) for one in sorted(new))), "")
+        if place:
+            return place
+        seen |= new
+        left += new
     return ""
 
 

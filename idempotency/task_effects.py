@@ -25,6 +25,8 @@ _METHODS: Final = frozenset(
     for name in dir(kind)
 )  # fmt: skip
 _LOG: Final = re.compile(r"(^|\.)_?(log|logger|logging|warnings)(\.|$)", re.IGNORECASE)
+_LOOKUP: Final = re.compile(r"__(lte?|gte?|range|date|year|month|week|day|hour)$")
+"""Arguments of Django's queries that compare."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -40,6 +42,8 @@ class Body:
     retries: list[Effect] = field(default_factory=list)
     unread: list[Effect] = field(default_factory=list)
     """Calls of code that was not read, and whose names say nothing of effects."""
+    functions: list[Function] = field(default_factory=list)
+    """The functions that were read: the task's own is the first."""
 
 
 def body_of(found: Found, names: Names) -> Body:
@@ -62,6 +66,7 @@ def _read(
     body: Body, function: Function, found: Found, names: Names, seen: set[int], depth: int
 ) -> None:
     compared = set(_operands(function))
+    body.functions.append(function)
     for call in _calls(function):
         _classify(body, call, found, names, compared)
         target = names.functions.get(call.func.id) if isinstance(call.func, ast.Name) else None
@@ -162,6 +167,8 @@ def _operands(function: Function) -> Iterator[str]:
             sides = [node.left, node.right]
         elif isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
+        elif isinstance(node, ast.keyword) and _LOOKUP.search(node.arg or ""):
+            sides = [node.value]
         yield from (ast.dump(side) for side in sides if isinstance(side, ast.Call))
         used |= {side.id for side in sides if isinstance(side, ast.Name)}
     for node in ast.walk(function):

@@ -63,6 +63,19 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether there is such a file, as far as may be seen: a closed folder raises nothing."""
+    try:
+        Path(path).stat()
+    except OSError:
+        return False
+    return True
+
+
+def _is_folder(path: str) -> bool:
+    return is_there(path) and Path(path).is_dir()
+
+
 def python_files(paths: Sequence[str]) -> Iterator[str | Trouble]:
     """The Python files of the paths, each once, in the order of their names.
 
@@ -71,7 +84,7 @@ def python_files(paths: Sequence[str]) -> Iterator[str | Trouble]:
     """
     seen: set[tuple[int, int]] = set()
     for path in paths:
-        found: Iterable[str | Trouble] = _walked(path) if Path(path).is_dir() else [path]
+        found: Iterable[str | Trouble] = _walked(path) if _is_folder(path) else [path]
         for one in found:
             if isinstance(one, Trouble) or _first_time(one, seen):
                 yield one
@@ -99,7 +112,9 @@ def _walked(root: str) -> Iterator[str | Trouble]:
             path = Path(folder, name)
             if path.suffix != ".py":
                 continue
-            if path.is_symlink() and not path.resolve().is_relative_to(top):
+            if path.is_symlink() and not is_there(path):  # as the locks of Emacs are
+                yield Trouble(str(path), "a link that leads nowhere", skipped=True)
+            elif path.is_symlink() and not path.resolve().is_relative_to(top):
                 yield Trouble(str(path), "a link out of this folder; name its target", skipped=True)
             else:
                 yield str(path)
@@ -108,12 +123,12 @@ def _walked(root: str) -> Iterator[str | Trouble]:
 
 
 def _unreadable(error: OSError) -> Trouble:
-    return Trouble(str(error.filename), f"cannot be read: {error.strerror}")
+    return Trouble(str(Path(error.filename)), f"cannot be read: {error.strerror}")
 
 
 def _entered(folder: Path) -> bool:
     hidden = folder.name.startswith(".") or folder.name in SKIPPED
-    return not hidden and not (folder / "pyvenv.cfg").exists()
+    return not hidden and not is_there(folder / "pyvenv.cfg")
 
 
 def read_source(path: str) -> Source | Trouble | None:
@@ -123,7 +138,7 @@ def read_source(path: str) -> Source | Trouble | None:
             return Trouble(path, "cannot be read: no such file")
         size = Path(path).stat().st_size
         if size > LARGEST:
-            problem = f"left out: {size:,} bytes, more than {LARGEST:,}"
+            problem = f"{size:,} bytes, more than {LARGEST:,}"
             return Trouble(path, problem, skipped=True)
         data = Path(path).read_bytes()
     except OSError as error:

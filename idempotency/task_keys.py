@@ -12,14 +12,23 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from .task_arguments import Parameter, Signature
+from .task_arguments import Parameter, Signature, asked_for
 from .task_model import Found
 
 Names = tuple[str, ...]
 DAY: Final = ("day", "execution_date", "date", "run_date", "run_day", "on_date", "for_date")
-SURE_DAYS: Final = frozenset(("day", "run_day"))
-"""Names that are a day without an annotation too; a `date` may well be a datetime."""
+UNSURE_DAYS: Final = frozenset(DAY) - {"day", "run_day"}
+"""Names that need an annotation to be believed: a `date` may well be a datetime."""
+UNSURE: Final = frozenset(("recipient", "filters", "report", "next_level"))
+"""A recipient may be a list or a user, and filters a list."""
+LEVELS: Final = ("level", "next_level", "escalation_level")
+PARAMS: Final = ("params", "parameters", "filters")
+RECIPIENTS: Final = ("recipient_email", "recipient", "email", "to_email", "email_address")
+CONTEXTS: Final = ("context", "ctx", "template_context")
 ID: Final = frozenset(("int", "str"))
+DICTS: Final = frozenset(("dict", "Dict", "Mapping", "MutableMapping"))
+MAPPING: Final = DICTS | {"str", "int", "float", "bool", "Any"}
+"""`dict[str, Any]`: names in brackets are types of its items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +46,18 @@ BUILDERS: Final = (
     Builder("autoclose_key", ("close", "autoclose", "closing"), (("job_id",), DAY)),
     Builder(
         "ticket_escalation_key", ("escalate", "escalation"),
-        (("ticket_id",), ("level", "next_level", "escalation_level"), DAY),
+        (("ticket_id",), LEVELS, DAY),
     ),
     Builder("ppm_job_key", ("ppm", "maintenance"), (("schedule_id",), DAY)),
     Builder(
         "report_generation_key", ("report", "reports"),
-        (("report_name", "name", "report"), ("params", "parameters", "filters"), ("user_id",),
+        (("report_name", "name", "report"), PARAMS, ("user_id",),
          ("format", "fmt", "output_format")), optional=1,
     ),
     Builder(
         "email_notification_key", ("mail", "email", "notification", "reminder", "notify"),
-        (("recipient_email", "recipient", "email", "to_email", "email_address"),
-         ("template_name", "template", "template_id"), ("context", "ctx", "template_context")),
+        (RECIPIENTS,
+         ("template_name", "template", "template_id"), CONTEXTS),
         optional=1,
     ),
 )  # fmt: skip
@@ -74,7 +83,7 @@ def key_for(found: Found, signature: Signature, words: frozenset[str], *, decora
         taken = _taken(builder, signature)
         if taken is None:
             continue
-        problem = _unsure(taken) or _elsewhere(found, signature)
+        problem = _more(taken, signature) or _unsure(found, taken) or _elsewhere(found, signature)
         if not problem:
             return _built(found, builder, taken, signature, decorator=decorator)
         plain = _plain(found, signature)
@@ -95,19 +104,39 @@ def _taken(builder: Builder, signature: Signature) -> list[Parameter] | None:
     return taken
 
 
-def _unsure(taken: list[Parameter]) -> str:
+def _more(taken: list[Parameter], signature: Signature) -> str:
+    """Arguments that the builder has no place for: two that differ there would be one work."""
+    known = {*(one.name for one in taken), *signature.traces}
+    more = [name for name in signature.names if name not in known]
+    return f"it leaves out {', '.join(more)}" if more else ""
+
+
+def _unsure(found: Found, taken: list[Parameter]) -> str:
     """Why one of the arguments may be something that the builder refuses."""
     for one in taken:
-        if one.name in ("context", "ctx", "template_context"):
-            continue
-        if one.may_be_none:
+        context = one.name in CONTEXTS
+        if not context and (one.may_be_none or asked_for(found, one.name)):
             return f"argument {one.name} may be None"
-        if one.name not in DAY:
-            continue
-        sure = one.types <= {"date", "str"} if one.types else one.name in SURE_DAYS
-        if not sure:
-            return f"argument {one.name} is not sure to be a date: annotate it as one"
+        wanted, words = _wanted(one.name)
+        unsure = one.name in (UNSURE_DAYS if one.name in DAY else UNSURE)
+        fits = one.types - ({"None", "Optional"} if context else set()) <= wanted
+        fits = fits and (wanted is not MAPPING or not one.types.isdisjoint(DICTS))
+        if (one.types and not fits) or (not one.types and unsure):
+            return f"argument {one.name} is not sure to be {words}: annotate it as one"
     return ""
+
+
+def _wanted(name: str) -> tuple[frozenset[str], str]:
+    """The types that a builder takes for an argument, and how they are called."""
+    if name in DAY:
+        return frozenset(("date", "str")), "a date"
+    if name in (*CONTEXTS, *PARAMS):
+        return MAPPING, "a dict"
+    if name in LEVELS:
+        return frozenset(("int",)), "a number"
+    if name in RECIPIENTS:
+        return frozenset(("str",)), "an address"
+    return ID, "an id or a name"
 
 
 def _elsewhere(found: Found, signature: Signature) -> str:
@@ -140,12 +169,13 @@ def _parameters(found: Found, *, decorator: bool) -> str:
     arguments = copy.deepcopy(found.run.args)
     for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
         one.annotation = None
-    if found.bound and arguments.args:
-        del arguments.args[0]
+    positional = arguments.posonlyargs or arguments.args
+    if found.bound and positional:
+        del positional[0]
     taken = {one.arg for one in (*arguments.args, *arguments.kwonlyargs)}
     if not decorator or found.bound:
         first = "task" if "task" not in taken else "_task"
-        (arguments.posonlyargs or arguments.args).insert(0, ast.arg(first))
+        positional.insert(0, ast.arg(first))
     return re.sub(r"'([^'\"\\]*)'", r'"\1"', ast.unparse(arguments))
 
 

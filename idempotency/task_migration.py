@@ -6,11 +6,13 @@ A file is changed as a whole or not at all. What goes wrong with one is told, an
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from .task_files import Trouble
+from .task_files import Source, Trouble
 from .task_rewrite import CannotRewrite, rewritten
 from .task_tree import Analysis
 from .task_write import NotWritten, write
@@ -39,7 +41,7 @@ def migrate(
         try:
             after = rewritten(module, chosen)
             if dry_run:
-                diff = unified(path, module.source.text, after).encode(module.source.encoding)
+                diff = unified(path, module.source, after)
                 done(Change(path, tasks, diff=diff))
             else:
                 done(Change(path, tasks, write(module.source, after, backup=backup)))
@@ -51,11 +53,14 @@ def migrate(
     return troubles
 
 
-def unified(path: str, before: str, after: str) -> str:
-    """A diff for `patch -p1`."""
-    old, new = _LINE.findall(before), _LINE.findall(after)
-    named = path.lstrip("/")
-    return "".join(_ended(difflib.unified_diff(old, new, f"a/{named}", f"b/{named}")))
+def unified(path: str, source: Source, after: str) -> bytes:
+    """A diff for `patch -p1`: the file's own bytes, and its name as the system writes it."""
+    old, new = _LINE.findall(source.text), _LINE.findall(after)
+    named = os.fsencode(path.lstrip("/"))
+    body = "".join(islice(_ended(difflib.unified_diff(old, new)), 2, None))
+    if not body:
+        return b""
+    return b"--- a/%b\n+++ b/%b\n" % (named, named) + body.encode(source.encoding)
 
 
 def _ended(lines: Iterator[str]) -> Iterator[str]:

@@ -73,8 +73,12 @@ class Found:
     """The full name of its base class, empty for Celery's own."""
     bound: bool = False
     method: bool = False
+    made_often: bool = False
+    """Its function may be made for several tasks: in a function, or under a computed name."""
     wrapped: bool = False
     """Other decorators stand between the task and the function."""
+    periodic: bool = False
+    """It is made by `periodic_task`, which Celery had before version 5."""
     protected_by: str = ""
 
 

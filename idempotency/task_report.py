@@ -14,7 +14,7 @@ from .task_model import Action, Effect, Report
 from .task_tree import Analysis
 
 LINE: Final = "=" * 80
-WIDTH: Final = 100
+WIDTH: Final = 80
 MOST_EFFECTS: Final = 6
 TOLD_BY_REASONS: Final = ("own-retries", "beat-schedule")
 TITLES: Final = {"report": "REPORTS"}

@@ -174,7 +174,7 @@ def _class_edits(module: Module, text: Text, one: Chosen, imports: Imports) -> I
             yield Edit(*text.span(base), imports.name(PACKAGE, "IdempotentTask"))
     told = ast.get_docstring(node, clean=False) is not None
     first = node.body[0]
-    line = (first.end_lineno or first.lineno) + 1 if told else first_line(first)
+    line = (first.end_lineno or first.lineno) + 1 if told else _with_comments(text, first, node)
     indent = text.indent(first.lineno)
     lines = [
         f"{indent}{name} = {value}"
@@ -185,6 +185,14 @@ def _class_edits(module: Module, text: Text, one: Chosen, imports: Imports) -> I
     written = "".join(f"{line}{text.newline}" for line in lines)
     at = text.line_start(line)
     yield Edit(at, at, f"{gap}{written}" if told else f"{written}{gap}")
+
+
+def _with_comments(text: Text, first: ast.stmt, node: ast.ClassDef) -> int:
+    """The line of a statement, or of the comments that stand above it."""
+    line = first_line(first)
+    while line - 1 > node.lineno and text.is_comment(line - 1):
+        line -= 1
+    return line
 
 
 def _import_edits(module: Module, text: Text, imports: Imports) -> Iterator[Edit]:

@@ -123,6 +123,9 @@ class Scan(ast.NodeVisitor):
             decorator=decorator, options=options, spread=spread, base=base,
             bound=_is_true(options.get("bind")), method=method,
             wrapped=number + 1 < len(node.decorator_list),
+            made_often=_is_computed(options.get("name"))
+            or any(isinstance(one, Function) for one in self._around),
+            periodic=self._names.full(decorator).endswith(".periodic_task"),
             protected_by=self._protection(base, node.decorator_list[number + 1 :]),
         )  # fmt: skip
 
@@ -218,7 +221,11 @@ def _called(node: ast.expr) -> ast.expr:
 
 
 def _is_true(node: ast.expr | None) -> bool:
-    return isinstance(node, ast.Constant) and node.value is True
+    return isinstance(node, ast.Constant) and bool(node.value)
+
+
+def _is_computed(node: ast.expr | None) -> bool:
+    return node is not None and not isinstance(node, ast.Constant)
 
 
 def _name(options: dict[str, ast.expr], function: str) -> str:

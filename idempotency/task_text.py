@@ -51,6 +51,11 @@ class Text:
         rest = self.text[self.line_start(line) : self.line_start(line + 1)]
         return rest[: len(rest) - len(rest.lstrip(" \t\f"))].replace("\f", "")
 
+    def is_comment(self, line: int) -> bool:
+        """Whether nothing but a comment stands on the line."""
+        rest = self.text[self.line_start(line) : self.line_start(line + 1)]
+        return rest.lstrip(" \t\f").startswith("#")
+
     @property
     def newline(self) -> str:
         """How most of the lines end."""

@@ -24,6 +24,11 @@ def write(source: Source, text: str, *, backup: bool) -> str:
         state = path.stat()
         if not state.st_mode & 0o222 or not os.access(path, os.W_OK):
             raise NotWritten("is read-only")
+        if state.st_nlink > 1:
+            raise NotWritten(
+                f"has {state.st_nlink} names (hard links), and would be changed under one of them "
+                "alone: migrate a copy"
+            )
         data = path.read_bytes()
         if digest_of(data) != source.digest:
             raise NotWritten("has changed since it was analysed: run the command again")
@@ -31,7 +36,8 @@ def write(source: Source, text: str, *, backup: bool) -> str:
         replace_whole(path, source.encoded(text), state)
     except OSError as error:
         raise NotWritten(f"cannot be written: {error.strerror}") from error
-    return kept
+    beside = Path(source.path).with_name(Path(kept).name) if kept else Path()
+    return str(beside) if kept and beside.exists() else kept  # as the path was given
 
 
 def _keep(path: Path, data: bytes, state: os.stat_result) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from idemwatch.idempotency.builders import (
@@ -24,6 +25,11 @@ def test_builders_make_readable_keys() -> None:
     assert ppm_job_key("s-1", DAY) == "ppm_job:s-1:2026-11-24"
     assert report_generation_key("load", {"y": 1}, 7).startswith("report:load:")
     assert report_generation_key("load", {"y": 1}, 7).endswith(":U7:pdf")
+
+
+def test_an_id_may_be_a_uuid() -> None:
+    number = UUID("12345678-1234-5678-1234-567812345678")
+    assert autoclose_key(number, "2026-03-01") == autoclose_key(str(number), "2026-03-01")
 
 
 def test_personal_data_is_hashed() -> None:

@@ -49,7 +49,7 @@ def test_category_is_told_by_name_and_effects(code: str, category: str, tmp_path
         ("def f(x, day): date.today()", "global", "the same arguments"),
         ("def sync_stock(x): ...", "task", "to sync again"),
         ("def f(user_id): ...", "user", "each call names its user_id"),
-        ("def f(user_id=None): ...", "global", "the same arguments"),
+        ("def f(x, user_id=None): ...", "global", "the same arguments"),
         ("def f(user_id: int | None): ...", "global", "the same arguments"),
         ("def f(device_id, x): ...", "device", "each call names its device_id"),
         ("def run_nightly(x): ...", "task", "a beat sends it with the same arguments"),
