@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 from idemwatch.idempotency.errors import ConfigurationError, IdempotencyError
+from idemwatch.scheduler.command_options import Number
+
+from .json_file import json_option, write_json
 
 NAMES = ("calm", "duplicate-storm", "redis-outage", "hotspots", "beat-stall")
 """Of the scenarios; they themselves are imported when the demo runs."""
@@ -31,15 +34,10 @@ Exit code
 @click.command(epilog=EPILOG)
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="Publish for so long, then settle and end. Default: until Ctrl-C.",
 )
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write the summary to this file too, as JSON.",
-)
+@json_option("summary")
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65535),
@@ -89,15 +87,7 @@ def demo(
       hotspots          schedules crowd together        ScheduleHealthLow, and ScheduleHotspots
       beat-stall        all beats hang                  BeatStalled
     """
-    _check_folder(json_file)
     sys.exit(_play(seconds, json_file, metrics_port, scenario))
-
-
-def _check_folder(json_file: Path | None) -> None:
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise click.BadParameter(
-            f"{json_file}: there is no folder {json_file.absolute().parent}", param_hint="--json"
-        )
 
 
 def _play(
@@ -144,6 +134,5 @@ def _count(
     )
     summary = run(options, load(), screen_for(Console()), interrupts)
     click.echo(summary)
-    if json_file is not None:
-        json_file.write_text(summary.as_json())
+    write_json(json_file, summary.as_json())
     return 0 if summary.good else 1

@@ -28,6 +28,7 @@ SMTP: Final = "FACILITY_SMTP"
 MAIL_FROM: Final = "FACILITY_MAIL_FROM"
 REPORT_FOLDER: Final = "FACILITY_REPORT_FOLDER"
 _IDENTIFIER: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
 
 class BadInput(IdempotencyError, ValueError):
@@ -44,11 +45,15 @@ class BadInput(IdempotencyError, ValueError):
 def day_of(day: Any) -> date:
     """The day that a task was given, as text or as a date. Raises BadInput."""
     if isinstance(day, date) and not isinstance(day, datetime):
-        return day
-    try:
-        return date.fromisoformat(day)
-    except (TypeError, ValueError):
-        raise BadInput("day", f"{day!r} is no day, as 2026-03-01") from None
+        found = day
+    else:
+        try:
+            found = date.fromisoformat(day)
+        except (TypeError, ValueError):
+            raise BadInput("day", f"{day!r:.60} is no day, as 2026-03-01") from None
+    if found == date.max:
+        raise BadInput("day", f"{found} has no day after it")
+    return found
 
 
 def number_of(name: str, value: Any) -> int:
@@ -60,8 +65,15 @@ def number_of(name: str, value: Any) -> int:
 
 def client_of(value: Any) -> str | None:
     """The client that a task was given; None for all. Raises BadInput."""
-    if value is not None and not isinstance(value, str):
-        raise BadInput("client_id", f"a value of type {type(value).__name__} is no name")
+    return None if value is None else text_of("client_id", value)
+
+
+def text_of(name: str, value: Any) -> str:
+    """Text that a database and a mail can hold, as JSON need not. Raises BadInput."""
+    if not isinstance(value, str):
+        raise BadInput(name, f"a value of type {type(value).__name__} is no text")
+    if "\0" in value or (not value.isascii() and _SURROGATE.search(value)):
+        raise BadInput(name, "has a letter that is none: NUL, or half of a surrogate pair")
     return value
 
 

@@ -17,7 +17,7 @@ from hashlib import sha256
 from string import Template
 from typing import Any, Final, NamedTuple
 
-from .facility_settings import BadInput, mail_from, smtp_address
+from .facility_settings import BadInput, mail_from, smtp_address, text_of
 
 TIMEOUT_SECONDS: Final = 10.0
 LONGEST_ADDRESS: Final = 254
@@ -122,6 +122,7 @@ def _filled(template: Template, context: Mapping[str, Any]) -> str:
             raise BadInput("context", f"lacks {name!r}, which the template needs")
         if isinstance(context[name], bool) or not isinstance(context[name], str | int):
             raise BadInput("context", f"{name!r} is neither text nor a whole number")
+        text_of(f"context: {name}", str(context[name]))
     return template.substitute(context)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from idemwatch.idempotency.errors import ConfigurationError
 
-from .facility_settings import BadInput, day_of, report_folder
+from .facility_settings import BadInput, day_of, report_folder, text_of
 from .facility_store import Connection, Row, in_schema, rows_of
 
 REPORTS: Final[Mapping[str, bytes]] = {
@@ -53,7 +53,7 @@ def report_rows(connection: Connection, name: str, params: Mapping[str, Any]) ->
     if unknown:
         raise BadInput("params", f"{unknown[0]!r:.60} is none of {', '.join(PARAMS)}")
     for text in ("client_id", "title"):
-        if not isinstance(params.get(text, ""), str) or len(params.get(text, "")) > LONGEST:
+        if len(text_of(f"params: {text}", params.get(text, ""))) > LONGEST:
             raise BadInput("params", f"{text} is no text of {LONGEST} letters at most")
     given = {"day": day_of(params.get("day")), "client_id": params.get("client_id")}
     return rows_of(connection, REPORTS[name], given)

@@ -128,6 +128,9 @@ def _require_keys(app: Any, calls: Iterable[Call]) -> None:
             key = app.tasks[call.task].idempotency_key_of(*call.args, **(call.kwargs or {})).key
         except (IdempotencyError, TypeError) as error:
             raise ConfigurationError("--call", f"{call.work} has no key: {error}") from error
+        except Exception as error:  # a key function is the user's
+            told = f"idempotency_key of {call.task} raised {type(error).__name__} for {call.work}"
+            raise ConfigurationError("--call", told) from error
         if key in known:
             told = f"{known[key]} and {call.work} have one key: let {NUMBER} change it"
             raise ConfigurationError("--call", told)

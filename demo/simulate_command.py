@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import random
 import shlex
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from idemwatch.idempotency.command_settings import app_of
 from idemwatch.idempotency.errors import ConfigurationError, IdempotencyError
+from idemwatch.scheduler.command_options import Number
 
 from .interrupts import Interrupted, Interrupts
+from .json_file import json_option, write_json
 from .simulate_plan import WORKS_PER_SECOND, Options
 
 if TYPE_CHECKING:
@@ -51,27 +51,15 @@ Examples:
 
 \b
 Exit codes: 0 idemwatch doubled and lost nothing, 1 it did (or plain Celery lost work), 2 wrong
-usage, 3 it could not run, 130 Ctrl-C.
+usage, 3 it could not run, 130 Ctrl-C. What your task fails at on both sides is told, and is no 1.
 """
-
-
-class Rate(click.FloatRange):
-    """A part of all, which `nan` is not."""
-
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value!r} is no number", param, ctx)
-        return number
 
 
 def rate_option(name: str, text: str, most: float = 1.0) -> Callable[[F], F]:
     """An option for a rate."""
     return click.option(
         f"--{name}",
-        type=Rate(0, most),
+        type=Number(0, most),
         default=getattr(DEFAULT, name),
         show_default=True,
         metavar="RATE",
@@ -85,7 +73,7 @@ def rate_option(name: str, text: str, most: float = 1.0) -> Callable[[F], F]:
 )
 @click.option(
     "--seconds",
-    type=Rate(1, 3600),
+    type=Number(1, 3600),
     metavar="SECONDS",
     help=f"Publish for so long, {WORKS_PER_SECOND:g} pieces of work a second. "
     f"Default: {DEFAULT.seconds:g}.",
@@ -111,13 +99,7 @@ def rate_option(name: str, text: str, most: float = 1.0) -> Callable[[F], F]:
     "--yes-run-my-tasks", "consent", is_flag=True,
     help="Really run them: what they do elsewhere happens, and more than once.",
 )  # fmt: skip
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    metavar="FILE",
-    help="Write the report to this file too, as JSON.",
-)
+@json_option("report")
 @click.option(
     "--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True,
     help="What is printed.",
@@ -125,8 +107,6 @@ def rate_option(name: str, text: str, most: float = 1.0) -> Callable[[F], F]:
 @click.pass_context
 def simulate(ctx: click.Context, /, **given: Any) -> None:
     # Its help is HELP.
-    json_file: Path | None = given["json_file"]
-    _check_folder(json_file)
     options, seed = _options(given), given["seed"]
     seed = random.randrange(10_000) if seed is None else seed
     interrupts = Interrupts()
@@ -134,8 +114,7 @@ def simulate(ctx: click.Context, /, **given: Any) -> None:
         report = _report(ctx, seed, options, given)
     click.echo(report.as_json() if given["form"] == "json" else report.as_text(), nl=False)
     with _told_as_exit_codes(ctx):
-        if json_file is not None:
-            json_file.write_text(report.as_json(), "utf-8")
+        write_json(given["json_file"], report.as_json())
     ctx.exit(FAILED if report.failures else 0)
 
 
@@ -168,13 +147,6 @@ def _options(given: dict[str, Any]) -> Options:
     chosen = {"seconds": seconds, "works": works} if works is not None else {}
     rates = ("duplicates", "kills", "redelivery", "outages", "workers")
     return Options(**chosen, **{name: given[name] for name in rates})
-
-
-def _check_folder(json_file: Path | None) -> None:
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise click.BadParameter(
-            f"{json_file}: there is no folder {json_file.absolute().parent}", param_hint="--json"
-        )
 
 
 def _report(ctx: click.Context, seed: int, options: Options, given: dict[str, Any]) -> Report:

@@ -2,7 +2,7 @@
 
 Invariants: a repeated effect that no death and no lost lease explains is `doubled`, whoever made
 it; one that commits with its record is never explained; work without its effect is lost, unless
-the broker is proven to have lost its message.
+the broker is proven to have lost its message, or the user's own task raised an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from .simulate_history import Effect, Execution, History, Kind, by_work
+from .simulate_history import OK, Effect, Execution, History, Kind, by_work
 
 TURNED_AWAY: Final = ("duplicate", "running")
 
@@ -26,6 +26,8 @@ class Fate(StrEnum):
     VANISHED = "lost_by_broker"
     """Its message died with the worker that took it, before the broker knew who had it."""
     LOST = "lost"
+    FAILED = "failed"
+    """A task of the user's raised an error, and nothing more came of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ def failures(plain: Verdict, protected: Verdict) -> list[str]:
     told = [
         _sentence("idemwatch doubled", protected.names(Fate.DOUBLED)),
         _sentence("idemwatch lost", protected.names(Fate.LOST)),
+        _sentence("idemwatch failed what plain Celery did", _failed_here(plain, protected)),
         _sentence("idemwatch ran twice", [one.work for one in protected.works if one.ran_twice]),
         _sentence("idemwatch ran at once", [one.work for one in protected.works if one.at_once]),
         # What it has not done when it was given up is not lost.
@@ -78,6 +81,12 @@ def failures(plain: Verdict, protected: Verdict) -> list[str]:
     if not protected.settled:
         told.append("idemwatch had messages left when the time to settle was over")
     return [sentence for sentence in told if sentence]
+
+
+def _failed_here(plain: Verdict, protected: Verdict) -> list[str]:
+    """What fails under plain Celery too fails by itself."""
+    done = {one.work for one in plain.works if one.effects}
+    return [work for work in protected.names(Fate.FAILED) if work in done]
 
 
 def _sentence(what: str, works: Sequence[str]) -> str:
@@ -105,7 +114,10 @@ def _fate(
     history: History, work: str, kind: Kind, runs: list[Execution], happened: list[Effect]
 ) -> Fate:
     if not happened:
-        return Fate.VANISHED if work in history.vanished else Fate.LOST
+        if work in history.vanished:
+            return Fate.VANISHED
+        gave_up = kind is Kind.YOURS and any(run.outcome not in (None, OK) for run in runs)
+        return Fate.FAILED if gave_up else Fate.LOST
     if len(happened) == 1:
         return Fate.ONCE
     if kind in (Kind.TRANSACTION, Kind.GUARDED):
@@ -167,6 +179,7 @@ def _counts(history: History, judged: Sequence[Judged]) -> dict[str, int | float
         "doubled": fates.count(Fate.DOUBLED),
         "repeated_after_death": fates.count(Fate.AFTER_DEATH),
         "refused_by_target": sum(effect.refused for effect in history.effects),
+        "failed": fates.count(Fate.FAILED),
         "lost": fates.count(Fate.LOST),
         "lost_by_broker": fates.count(Fate.VANISHED),
         "seconds": round(history.seconds, 1),

@@ -42,6 +42,7 @@ ROWS: Final = (
     ("once", "effects that happened once"),
     ("doubled", "  DOUBLED"),
     ("repeated_after_death", "  unguarded, repeated after a death"),
+    ("failed", "  none: your task raised an error"),
     ("lost", "  lost"),
     ("lost_by_broker", "  lost by the broker, with a killed worker"),
     ("refused_by_target", "second effects refused by their target"),
@@ -142,6 +143,8 @@ class Report:
         yield f"{'':42}{TITLES[PLAIN]:>14}{TITLES[IDEMWATCH]:>14}"
         for name, title in ROWS:
             cells = [str(self.verdicts[side].counts[name]) for side in SIDES]
+            if name == "failed" and self.app is None:
+                continue
             if name in _ONLY_IDEMWATCH:
                 cells[0] = "-"
             yield f"{title:42}{cells[0]:>14}{cells[1]:>14}"
@@ -178,7 +181,7 @@ class Report:
 
 
 def _wrong(one: Judged) -> bool:
-    return one.fate in (Fate.DOUBLED, Fate.LOST) or one.ran_twice or one.at_once
+    return one.fate in (Fate.DOUBLED, Fate.LOST, Fate.FAILED) or one.ran_twice or one.at_once
 
 
 def _lost(one: Judged) -> bool:

@@ -39,6 +39,8 @@ def verdict(history: History, one: Judged) -> str:
     explained = explained_by(history, one)
     if explained is not None:
         return explained
+    if one.fate is Fate.FAILED:
+        return "the task itself raised that error, and no retry of it is left"
     if one.fate is Fate.LOST:
         return "no message for it is left, and no death explains that"
     if one.kind is Kind.TRANSACTION and not one.ran_twice:

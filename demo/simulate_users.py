@@ -10,6 +10,8 @@ from typing import Any
 import click
 from celery.app.utils import find_app
 from idemwatch.idempotency import IdempotentTask
+from idemwatch.idempotency.app_tasks import import_tasks, reason
+from idemwatch.idempotency.errors import ConfigurationError
 
 from .simulate_calls import Template
 from .simulate_run import UsersApp
@@ -26,8 +28,10 @@ def templates_of(given: Sequence[str]) -> list[Template]:
 def users_app(spec: str, app: Any | None, templates: Sequence[Template]) -> UsersApp:
     """The app with its tasks, imported as `celery -A` does. Raises click.UsageError."""
     found = _found(spec) if app is None else app
-    found.loader.import_default_modules()
-    found.finalize()
+    try:
+        import_tasks(found)
+    except ConfigurationError as error:
+        raise click.UsageError(f"{spec}: {error.problem}") from error
     if not templates:
         names = sorted(n for n, task in found.tasks.items() if isinstance(task, IdempotentTask))
         known = f"it has {', '.join(names)}" if names else "it has no IdempotentTask"
@@ -42,7 +46,6 @@ def _found(spec: str) -> Any:
     try:
         return find_app(spec)
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
         raise click.BadParameter(
-            f"{spec!r} cannot be loaded: {told}", param_hint="--app"
+            f"{spec!r} cannot be loaded: {reason(error)}", param_hint="--app"
         ) from error

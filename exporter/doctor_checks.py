@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from celery import Celery
+from idemwatch.idempotency.app_tasks import import_tasks
 from idemwatch.idempotency.errors import ConfigurationError, StoreUnavailable
 from idemwatch.idempotency.settings import Settings
 
@@ -20,7 +21,7 @@ from .doctor_postgres import Postgres
 from .doctor_prometheus import Prometheus, unasked
 from .doctor_redis import Redis
 from .doctor_run import Check
-from .doctor_task_facts import AppFacts, app_facts, import_tasks
+from .doctor_task_facts import AppFacts, app_facts
 from .doctor_tasks import result_finding, task_findings, visibility_findings
 from .doctor_versions import check_versions
 from .doctor_workers import Workers, directory_findings

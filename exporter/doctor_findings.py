@@ -11,6 +11,7 @@ from idemwatch.scheduler.exit_codes import ERRORS, PASSED, WARNINGS
 
 SHOWN: Final = 5
 """Names that are listed of many."""
+NOT_CHECKED: Final = "not checked: "
 
 
 class Level(StrEnum):
@@ -63,7 +64,7 @@ def error(check: str, found: str, change: str) -> Finding:
 
 def unchecked(check: str, found: str) -> Finding:
     """Nobody could look."""
-    return Finding(check, Level.UNCHECKED, f"not checked: {found}")
+    return Finding(check, Level.UNCHECKED, f"{NOT_CHECKED}{found}")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from idemwatch.idempotency.errors import StoreUnavailable
+
 from . import doctor_postgres_store as store
 from .doctor_clock import clock_finding, looks, skew
 from .doctor_findings import Finding, error, info, listed, ok, warning
@@ -50,8 +52,14 @@ class Postgres:
 
     def beats(self) -> Iterator[Finding]:
         """Does a beat live where there are schedules."""
-        with store.connected(self._url) as connection:
-            active, live, overdue = store.schedules(connection, LIVE_SECONDS)
+        try:
+            with store.connected(self._url) as connection:
+                active, live, overdue = store.schedules(connection, LIVE_SECONDS)
+        except StoreUnavailable as problem:
+            if not store.is_refused(problem):
+                raise
+            yield info("beats", "not looked at: this role may not read the tables of schedules")
+            return
         yield from beat_findings(active, live, overdue)
 
 
@@ -65,10 +73,15 @@ def schema_finding(mismatch: str) -> Finding:
 
 def role_findings(role: Role) -> Iterator[Finding]:
     """What a role lacks, and what it has too much."""
-    if role.standby or role.read_only:
-        what = "a standby" if role.standby else "read-only (default_transaction_read_only)"
-        told = f"PostgreSQL is {what}: no claim can be written"
+    if role.standby:
+        told = "PostgreSQL is a standby: no claim can be written"
         yield error("rights", told, "give the address of the primary")
+    elif role.read_only:
+        told = "transactions are read-only (default_transaction_read_only): no claim can be written"
+        change = (
+            f"ALTER ROLE {role.name} SET default_transaction_read_only = off, if it is no standby"
+        )
+        yield error("rights", told, change)
     if role.superuser:
         yield warning(
             "rights", f"role {role.name} is a superuser",

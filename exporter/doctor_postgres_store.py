@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import psycopg
 from idemwatch.idempotency.answer_guard import AnswerGuard
-from idemwatch.idempotency.errors import ConfigurationError, SchemaMismatch
+from idemwatch.idempotency.errors import ConfigurationError, SchemaMismatch, StoreUnavailable
 from idemwatch.idempotency.postgres_link import check_schema, unavailable
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import InsufficientPrivilege
 
 Connection = psycopg.Connection[Any]
 
@@ -75,14 +76,17 @@ SELECT (SELECT count(*) FROM schedule WHERE status IN ('PENDING', 'IN_PROGRESS')
          WHERE status IN ('PENDING', 'IN_PROGRESS') AND next_due_at <= statement_timestamp()
            AND next_due_at + make_interval(secs => misfire_grace_seconds) < statement_timestamp())
 """
-# As validate-schedules reads them; times that no clock shows are left out.
+# A run begins where its claim was granted, which its fence tells in microseconds: a record is as
+# old as the first attempt, and the waits between retries are no work. Times that no clock shows are
+# left out.
 DURATIONS: Final = """
 SELECT t.task, count(*),
        percentile_cont(0.95) WITHIN GROUP (ORDER BY r.seconds), max(r.seconds)
   FROM unnest(%(tasks)s::text[]) AS t (task)
  CROSS JOIN LATERAL (
-       SELECT extract(epoch FROM completed_at - created_at)::float8 AS seconds
-         FROM (SELECT created_at, completed_at FROM idempotency_record
+       SELECT greatest(0, extract(epoch FROM completed_at)::float8
+                  - greatest(extract(epoch FROM created_at)::float8, fence / 1e6)) AS seconds
+         FROM (SELECT created_at, completed_at, fence FROM idempotency_record
                 WHERE endpoint = t.task AND state = 'done' AND starts_with(key, %(head)s)
                 ORDER BY created_at DESC LIMIT %(latest)s) AS latest
         WHERE created_at BETWEEN '1970-01-01Z' AND '9999-01-01Z'
@@ -129,9 +133,13 @@ def connected(url: str) -> Iterator[Connection]:
         "application_name": "idemwatch doctor",
     }
     try:
-        with psycopg.connect(**options, autocommit=True) as connection, _cut_off(connection):
-            connection.execute(f"SET statement_timeout = {STATEMENT_SECONDS * 1000}")
+        # Nothing is prepared, and what is set ends with the transaction: behind a pooler the same
+        # session serves workers next.
+        with psycopg.connect(**options, prepare_threshold=None) as connection, _cut_off(connection):
+            connection.read_only = True
+            connection.execute(f"SET LOCAL statement_timeout = {STATEMENT_SECONDS * 1000}")
             yield connection
+            connection.rollback()
     except psycopg.Error as problem:
         raise unavailable(problem) from problem
 
@@ -190,6 +198,11 @@ def schedules(connection: Connection, live_seconds: float) -> tuple[int, int, in
     """Active schedules, live beats, schedules that are overdue."""
     active, live, overdue = _row(connection.execute(SCHEDULES, {"live": live_seconds}))
     return active, live, overdue
+
+
+def is_refused(problem: StoreUnavailable) -> bool:
+    """Whether it answered, and the role may not read that."""
+    return isinstance(problem.__cause__, InsufficientPrivilege)
 
 
 def durations(connection: Connection, namespace: str, tasks: Sequence[str]) -> dict[str, Runs]:

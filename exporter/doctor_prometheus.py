@@ -81,9 +81,12 @@ def target_finding(job: str, targets: Sequence[dict[str, Any]]) -> Finding:
         told = f"Prometheus has no target of job {job}"
         what = "the state exporter" if job == STATE_JOB else "the workers (/sd of the exporter)"
         return warning(NAME, told, f"scrape {what}: {HOW}")
-    down = [one for one in targets if one.get("health") != "up"]
+    down = [one for one in targets if one.get("health") not in ("up", "unknown")]
+    up = sum(one.get("health") == "up" for one in targets)
+    if not down and up < len(targets):
+        return info(NAME, f"job {job}: {len(targets) - up} of {len(targets)} are not scraped yet")
     if not down:
-        return ok(NAME, f"job {job}: {len(targets)} up")
+        return ok(NAME, f"job {job}: {up} up")
     where = listed([shown(str(one.get("scrapeUrl", "?"))) for one in down])
     told = f"job {job}: {len(down)} of {len(targets)} are not up: {where}"
     return error(NAME, told, "see its page Status, Targets for the reason")

@@ -25,7 +25,10 @@ class Redis:
         """Does it answer, and is it set up for what it is used for."""
         with store.connected(self._url) as link:
             server = store.server(link)
+            refusal = store.refusal(link, self._namespace)
         yield from server_findings(server, decides=self._decides)
+        if server.role != "slave":  # which is told
+            yield refusal_finding(refusal, decides=self._decides)
 
     def clock(self) -> Iterator[Finding]:
         """Its clock beside that of this host."""
@@ -36,7 +39,11 @@ class Redis:
     def records(self) -> Iterator[Finding]:
         """Poisoned keys of authority `redis`."""
         with store.connected(self._url) as link:
-            yield poisoned_finding("Redis", store.poisoned(link, self._namespace))
+            number = store.poisoned(link, self._namespace)
+        if number is None:
+            yield info("records", "poisoned keys in Redis are not told (SCARD is refused)")
+        else:
+            yield poisoned_finding("Redis", number)
 
 
 def server_findings(server: Server, *, decides: bool) -> Iterator[Finding]:
@@ -50,6 +57,20 @@ def server_findings(server: Server, *, decides: bool) -> Iterator[Finding]:
         yield warning("redis", told, "use a Redis that is no cluster, or a proxy before it")
     yield _eviction(server, decides)
     yield from _persistence(server) if decides else ()
+
+
+def refusal_finding(refusal: str, *, decides: bool) -> Finding:
+    """Whether a claim could be written; `refusal`: why not."""
+    if not refusal:
+        return ok("redis", "the commands of a claim are accepted")
+    told = f"this Redis refuses what a claim sends ({refusal})"
+    change = (
+        "give the user what a worker needs (ACL SETUSER, in docs/operations.md); or, where it is "
+        "full or cannot save, memory or disk"
+    )
+    if decides:
+        return error("redis", f"{told}: no work with authority redis is done", change)
+    return warning("redis", f"{told}: PostgreSQL answers each duplicate itself", change)
 
 
 def _eviction(server: Server, decides: bool) -> Finding:

@@ -5,13 +5,25 @@ Invariant: it only reads; each question has the link's time-outs.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Final
 
 from idemwatch.idempotency.errors import StoreUnavailable
 from idemwatch.idempotency.redis_link import RedisLink
 from redis.exceptions import NoPermissionError, ResponseError
+
+# What the scripts of claims send, on a key that nobody has: SET ... XX writes nothing then, and is
+# refused as any other write is, for want of rights, of memory or of a disk.
+TRY: Final = """
+redis.call('TIME')
+redis.call('GET', KEYS[1])
+redis.call('GETRANGE', KEYS[1], 0, 1)
+redis.call('SET', KEYS[1], '', 'XX', 'PX', '1')
+return redis.call('DEL', KEYS[1])
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +34,8 @@ class Server:
     role: str = ""
     policy: str = ""
     max_bytes: int | None = None
-    used_bytes: int | None = None
     append_only: bool | None = None
     snapshots: bool | None = None
-    replicas: int | None = None
     cluster: bool = False
 
 
@@ -41,7 +51,7 @@ def connected(url: str) -> Iterator[RedisLink]:
 
 def server(link: RedisLink) -> Server:
     """Its own words. Raises StoreUnavailable."""
-    link.call("PING")
+    _allowed(link, "PING")
     told: dict[str, str] = {}
     for section in ("server", "memory", "persistence", "replication", "cluster"):
         told |= _section(link, section)
@@ -51,12 +61,21 @@ def server(link: RedisLink) -> Server:
         role=told.get("role", ""),
         policy=told.get("maxmemory_policy", ""),
         max_bytes=_number(told.get("maxmemory")),
-        used_bytes=_number(told.get("used_memory")),
         append_only=None if aof is None else aof == "1",
         snapshots=_snapshots(link),
-        replicas=_number(told.get("connected_slaves")),
         cluster=told.get("cluster_enabled") == "1",
     )
+
+
+def refusal(link: RedisLink, namespace: str) -> str:
+    """Why it would refuse what claims send, "" if it would not. Nothing is written."""
+    try:
+        link.call("EVAL", TRY, 1, f"{namespace}:{{doctor:{uuid.uuid4().hex}}}")
+    except StoreUnavailable as refused:
+        if isinstance(refused.__cause__, ResponseError):
+            return refused.reason
+        raise
+    return ""
 
 
 def clock(link: RedisLink) -> float:
@@ -65,9 +84,17 @@ def clock(link: RedisLink) -> float:
     return int(whole) + int(micro) / 1e6
 
 
-def poisoned(link: RedisLink, namespace: str) -> int:
-    """How many keys it lists as poisoned."""
-    return int(link.call("SCARD", f"{namespace}:poisoned"))
+def poisoned(link: RedisLink, namespace: str) -> int | None:
+    """How many keys it lists as poisoned; None where it does not tell."""
+    number = _allowed(link, "SCARD", f"{namespace}:poisoned")
+    return number if isinstance(number, int) else None
+
+
+def is_refused(problem: StoreUnavailable) -> bool:
+    """Whether it answered, and may not be asked that."""
+    cause = problem.__cause__
+    words = ("no permissions", "can't run this command")  # the second within scripts, in Redis 6
+    return isinstance(cause, ResponseError) and any(one in str(cause) for one in words)
 
 
 def _section(link: RedisLink, name: str) -> dict[str, str]:

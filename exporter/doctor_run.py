@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import NamedTuple
 
 from idemwatch.idempotency.errors import IdempotencyError, StoreUnavailable
 
-from .doctor_findings import Finding, error, unchecked
+from .doctor_findings import NOT_CHECKED, Finding, Level, error, unchecked
 
 
 class Check(NamedTuple):
@@ -38,11 +38,21 @@ def run(checks: Sequence[Check], deadline_seconds: float) -> list[Finding]:
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     done = dict(found)
-    return [
+    findings = [
         one
         for number, check in enumerate(checks)
         for one in done.get(number, [_late(check, deadline_seconds)])
     ]
+    told = {one.found for one in findings if one.level is Level.ERROR}
+    return [_once(one, told) for one in findings]
+
+
+def _once(one: Finding, told: Set[str]) -> Finding:
+    """Without a reason that an error tells already."""
+    reason = one.found.removeprefix(NOT_CHECKED)
+    if one.level is Level.UNCHECKED and reason in told:
+        return unchecked(one.check, reason.partition(":")[0])
+    return one
 
 
 def _into(found: dict[int, list[Finding]], number: int, check: Check) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from celery.backends.base import DisabledBackend
-from idemwatch.idempotency.errors import ConfigurationError, IdempotencyError
+from idemwatch.idempotency.errors import IdempotencyError
 from idemwatch.idempotency.task import IdempotentTask
 
 VISIBILITY_SECONDS: Final[Mapping[str, float]] = {"redis": 3600.0, "sqs": 1800.0}
@@ -58,16 +58,6 @@ class AppFacts:
     stores_results: bool = True
     beat_entries: int = 0
     authorities: frozenset[str] = field(default_factory=frozenset)
-
-
-def import_tasks(app: Any) -> None:
-    """As a worker does it. Raises ConfigurationError."""
-    try:
-        app.loader.import_default_modules()
-        app.finalize()
-    except Exception as error:  # they are anyone's code
-        told = f"the app's tasks cannot be imported: {type(error).__name__}: {error}"
-        raise ConfigurationError("imports", told) from error
 
 
 def app_facts(app: Any) -> AppFacts:

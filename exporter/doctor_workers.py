@@ -13,11 +13,13 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any, Final
 
+from idemwatch.idempotency.errors import StoreUnavailable
+
 from .broker import Broker
 from .doctor_clock import Look, clock_finding, skew
 from .doctor_fetch import NotFetched, fetch
 from .doctor_findings import Finding, Level, error, info, listed, ok, warning
-from .doctor_redis_store import connected
+from .doctor_redis_store import connected, is_refused
 from .worker_collector import LIVE_SECONDS
 from .worker_directory_store import Listed, WorkerDirectory
 
@@ -81,8 +83,14 @@ def heartbeat_findings(found: Mapping[str, Sequence[Look]]) -> Iterator[Finding]
 
 def directory_findings(url: str, namespace: str) -> Iterator[Finding]:
     """Workers as they registered in Redis, and whether their metrics are reached from here."""
-    with connected(url) as link, closing(WorkerDirectory(link, namespace)) as directory:
-        listed_ones = directory.workers()
+    try:
+        with connected(url) as link, closing(WorkerDirectory(link, namespace)) as directory:
+            listed_ones = directory.workers()
+    except StoreUnavailable as problem:
+        if not is_refused(problem):
+            raise
+        yield info("metrics", "which workers are registered is not told (this user may not ask)")
+        return
     live = [one for one in listed_ones if one.ago_seconds < LIVE_SECONDS]
     if not live:
         yield info(
@@ -103,6 +111,8 @@ def fetched(worker: Listed) -> Finding:
         return info("metrics", told, "idempotency_metrics_advertise says where it is reached")
     url = f"{worker.scheme}://{worker.target}/metrics"
     change = "see the log of the worker, and whether a firewall is in between"
+    if worker.scheme == "https":
+        change += "; a certificate of your own is trusted here by SSL_CERT_FILE"
     try:
         page = fetch(url)
     except NotFetched as problem:

@@ -7,6 +7,7 @@ in every process, before and after the message serialiser. It carries no persona
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -23,6 +24,8 @@ DUE_HEADER: Final = "idempotency_due_at"
 FIRING_HEADERS: Final = (SCHEDULE_HEADER, DUE_HEADER)
 """What a scheduled message carries: its schedule, and the time that it is due."""
 
+_EMAIL: Final = re.compile(r"[^\s:@/]+@[^\s:@/]+\.[^\W\d_]{2,}")
+
 KeyFunction = Callable[..., str]
 
 
@@ -33,18 +36,25 @@ def digest(*parts: bytes) -> str:
 
 
 def readable(key: str) -> str:
-    """`key` itself when it is short and printable, else its head and its digest."""
+    """`key` itself when it is short and printable, else its head and its digest.
+
+    An e-mail address in it is hashed: keys are shown in logs and lists.
+    """
+    if "@" in key:
+        key = _EMAIL.sub(lambda found: digest(VERSION, _utf8(found[0])), key)
     if len(key) <= READABLE_LENGTH and key.isprintable() and " " not in key:
         return key
     head = "".join(c if c.isprintable() and c != " " else "_" for c in key[:64])
-    return f"{head}:{digest(VERSION, key.encode('utf-8', 'surrogatepass'))}"
+    return f"{head}:{digest(VERSION, _utf8(key))}"
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def hashed_if_personal(text: str) -> str:
     """`text`, or its digest when it may be an e-mail address: keys are shown in logs and lists."""
-    return (
-        digest(VERSION, text.casefold().encode("utf-8", "surrogatepass")) if "@" in text else text
-    )
+    return digest(VERSION, _utf8(text.casefold())) if "@" in text else text
 
 
 def firing_of(schedule: str, due_at: str) -> str:

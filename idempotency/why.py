@@ -14,9 +14,11 @@ from typing import Final, NamedTuple
 from .errors import AuthorityMismatch
 from .record import SECOND, Answer, Claim, Outcome, Record, State, is_gone, judge
 from .store import Found
+from .succession import judge_last
 
 AUTHORITY: Final = "authority"
 """The verdict on a record of the other authority; all others are values of Outcome."""
+KEEP_LAST: Final = "keep_last"
 UNKNOWN: Final = "unknown"
 """The verdict when the deciding store could not be asked."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,15 +66,36 @@ def explain(asked: Asked, seen: Sequence[Seen]) -> Why:
     if not asked.enabled:
         told = "the task's protection is turned off (idempotency_enabled): it runs, whatever stands"
         return Why(verdict=Outcome.BYPASSED, told=(told,))
+    if asked.authority is None and (unread := _unread(seen)) is not None:
+        return _doubted(unread)
     places = {one.place: one for one in seen}
     authority = asked.authority or _authority(seen)
     if authority == "redis":
         return _by(asked, authority, places.get("redis", _not_asked("redis")))
     cached = places.get("redis")
-    if cached is not None and _answers(cached.found):
+    if cached is not None and asked.on_running != KEEP_LAST and _answers(cached.found):
         answer = _by(asked, authority, cached)
         return replace(answer, told=(*answer.told, _of_cache(places.get("postgres"))))
     return _by(asked, authority, places.get("postgres", _not_asked("postgres")))
+
+
+def _unread(seen: Sequence[Seen]) -> Seen | None:
+    """The place that may have a record, when the others have none and nobody says who decides."""
+    if any(one.found is not None for one in seen) or all(one.problem for one in seen):
+        return None
+    return next((one for one in seen if one.problem), None)
+
+
+def _doubted(unread: Seen) -> Why:
+    told = (
+        f"not known: no other place has a record, and {unread.place}, which may decide about this "
+        f"key, could not be read: {unread.problem}"
+    )
+    advice = (
+        "a call of your app says who decides: celery -A proj idemwatch keys why --task NAME --args "
+        "JSON"
+    )
+    return Why(verdict=UNKNOWN, told=(told,), advice=(advice,), place=unread.place)
 
 
 def _authority(seen: Sequence[Seen]) -> str:
@@ -115,8 +138,9 @@ def _by(asked: Asked, authority: str, seen: Seen) -> Why:
         )  # fmt: skip
     record, now_us = seen.found.record, seen.found.now_us
     claim = _claim(asked, authority, record)
+    decide = judge_last if asked.on_running == KEEP_LAST else judge
     try:
-        answer = judge(record, claim, now_us).answer
+        answer = decide(record, claim, now_us).answer
     except AuthorityMismatch:
         answer = None
     told, advice = _told(asked, authority, record, answer, now_us)
@@ -160,6 +184,8 @@ def _told(
         return _of_authority(authority, record, asked.key)
     if is_gone(record, now_us):
         return _gone(record, now_us), ()
+    if answer.superseded:
+        return _superseded(answer.outcome), ()
     if answer.outcome is Outcome.DUPLICATE:
         return _duplicate(asked, record, now_us)
     if answer.outcome is Outcome.MISMATCH:
@@ -196,6 +222,13 @@ def _gone(record: Record, now_us: int) -> tuple[str, ...]:
             "would still write",
         )
     return (f"granted: the result expired {moment(record.due_us, now_us)}; {_GONE}",)
+
+
+def _superseded(outcome: Outcome) -> tuple[str, ...]:
+    told = "a newer message for the key is known, and the newest is kept (on_running='keep_last')"
+    if outcome is Outcome.DUPLICATE:
+        return (f"duplicate: its work was done, then that of a newer one; {told}",)
+    return (f"dropped: {told}",)
 
 
 def _duplicate(asked: Asked, record: Record, now_us: int) -> Sentences:
@@ -289,15 +322,23 @@ def _meanwhile(asked: Asked, record: Record) -> tuple[str, ...]:
         "raise": "a message for it raises AlreadyRunning",
         "keep_last": "the newest message for it waits, older ones are dropped",
     }.get(asked.on_running, f"on_running={asked.on_running!r} says what a message for it does")
-    if not record.waiters:
+    if not (waiting := waits(record)):
         return (others,)
-    number = counted(len(record.waiters), "message waits", "messages wait")
+    number = counted(waiting, "message waits", "messages wait")
     return (others, f"{number} for it already, as far as the record remembers")
+
+
+def waits(record: Record) -> int:
+    """How many messages wait; keep_last remembers others too, without a time."""
+    return sum(one.due_us > 0 for one in record.waiters.values())
 
 
 def _free(record: Record, now_us: int) -> tuple[str, ...]:
     if record.state is State.WAITING:
         return ("granted: the next attempt that the key was kept for, or the wait for it is over",)
+    if record.state is State.DONE:
+        return ("granted: with on_running='keep_last' each message is work of its own, and the "
+                f"one of task id {record.task_id or 'none'} is finished",)  # fmt: skip
     return (
         f"taken over by the next message: the lease ran out {moment(record.due_us, now_us)}, its "
         f"holder (task id {record.task_id or 'none'}) is taken for dead",

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from celery.exceptions import NotRegistered
 from kombu.serialization import dumps, loads
 
+from .app_tasks import import_tasks
 from .errors import ConfigurationError, IdempotencyError, InvalidKey
 from .keys import CallKey
 from .task import IdempotentTask
@@ -48,12 +49,7 @@ class Called:
 
 def task_of(app: Any, name: str) -> IdempotentTask:
     """The idempotent task of that name. Raises ConfigurationError."""
-    try:
-        app.loader.import_default_modules()
-        app.finalize()
-    except Exception as error:  # they are anyone's code
-        told = f"the app's tasks cannot be imported: {type(error).__name__}: {error}"
-        raise ConfigurationError("imports", told) from error
+    import_tasks(app)
     try:
         task = app.tasks[name]
     except NotRegistered:

@@ -19,6 +19,7 @@ from .record import Record, State
 from .settings import Settings
 from .why import Asked, Seen, Why, explain
 from .why_arguments import difference, differing
+from .why_others import NOTE, of_other
 from .why_store import MOST, Keys, Reader
 from .why_view import Report
 
@@ -86,7 +87,7 @@ class Search:
         if not any(one.found or one.problem for one in seen):
             key, seen = self._shortened(key)
         task = self._task(seen)
-        answer = explain(self._asked(key, task), seen)
+        answer = _of_other(key, seen) or explain(self._asked(key, task), seen)
         record = answer.record
         held = record is not None and record.state is State.RUNNING
         entry = self._reader.entry(key)
@@ -151,17 +152,22 @@ class Search:
 
     def _shortened(self, key: str) -> tuple[str, list[Seen]]:
         """The one key that begins as KEY does. Raises ClickException."""
+        told = f"no record of {key}: its work may be done{self._published(key)}"
         if self._given.key is None:
-            raise click.ClickException(f"no record of {key}: its work may be done")
+            raise click.ClickException(told)
         found = self._reader.beginning(key)
         if len(found.names) == 1:
             return found.names[0], self._reader.seen(found.names[0])
         if found.names:
             raise click.ClickException(_ambiguous(f"{key} is how", found, "begin"))
         near = self._near(key)
-        told = f"no record of {key}: its work may be done"
         hint = f"; near it: {printable(', '.join(near[:5]))}" if near else ""
         raise click.ClickException(told + hint + _problems(found))
+
+    def _published(self, key: str) -> str:
+        """What a publisher noted of the call: until it runs there is no record."""
+        note = _of_other(f"{NOTE}{key}", self._reader.seen(f"{NOTE}{key}"))
+        return "" if note is None or note.verdict == "over" else f"; {note.told[0]}"
 
     def _near(self, key: str) -> tuple[str, ...]:
         head = key
@@ -231,6 +237,14 @@ class Search:
         if other.call.fingerprint == record.fingerprint:
             told.append("the other call is the stored one")
         return told
+
+
+def _of_other(key: str, seen: Sequence[Seen]) -> Why | None:
+    """What is told of a record that is no call's."""
+    for one in seen:
+        if one.found is not None:
+            return of_other(key, one.found.record, one.found.now_us, one.place)
+    return None
 
 
 def _not_read(seen: Sequence[Seen], answer: Why) -> tuple[str, ...]:

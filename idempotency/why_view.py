@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from .printing import printable
 from .record import Record, State
-from .why import Why, moment, seconds
+from .why import Why, moment, seconds, waits
 
 _WIDTH: Final = 11
 
@@ -117,6 +117,6 @@ def _record(report: Report, record: Record) -> dict[str, Any]:
         "age_seconds": round((report.now_us - record.created_us) / 1e6, 3),
         "lease_left_seconds": round(left, 3) if held else None,
         "expires_in_seconds": round(left, 3) if record.state is State.DONE else None,
-        "waiting_messages": len(record.waiters),
+        "waiting_messages": waits(record),
         "hits": report.hits,
     }

@@ -19,29 +19,32 @@ from .schedule_store import ScheduleStore
 
 LATEST_RUNS: Final = 200
 SHORTEST: Final = timedelta(milliseconds=1)
-# Of times that no clock shows, as 'infinity', there is no difference that means anything.
-BY_SCHEDULE: Final = """
+# A run begins at its fence: its record is as old as the first attempt, and waits between retries
+# are no work. Of times that no clock shows, as 'infinity', no difference means anything.
+_RUN_SECONDS: Final = """greatest(0, extract(epoch FROM r.completed_at)::float8
+               - greatest(extract(epoch FROM r.created_at)::float8, r.fence / 1e6))"""
+BY_SCHEDULE: Final = f"""
 SELECT f.schedule_id::text, percentile_cont(0.95) WITHIN GROUP (
-           ORDER BY extract(epoch FROM r.completed_at - r.created_at))
+           ORDER BY {_RUN_SECONDS})
   FROM schedule_firing AS f
   JOIN idempotency_record AS r ON r.key = %(prefix)s || f.record_key
  WHERE r.state = 'done' AND f.due_at > statement_timestamp() - interval '7 days'
    AND r.created_at BETWEEN '1970-01-01Z' AND '9999-01-01Z'
    AND r.completed_at BETWEEN '1970-01-01Z' AND '9999-01-01Z'
  GROUP BY f.schedule_id
-"""
-BY_TASK: Final = """
+"""  # noqa: S608  only constants
+BY_TASK: Final = f"""
 SELECT t.task, percentile_cont(0.95) WITHIN GROUP (
-           ORDER BY extract(epoch FROM r.completed_at - r.created_at))
+           ORDER BY {_RUN_SECONDS})
   FROM unnest(%(tasks)s::text[]) AS t (task)
  CROSS JOIN LATERAL (
-       SELECT created_at, completed_at FROM idempotency_record
+       SELECT created_at, completed_at, fence FROM idempotency_record
         WHERE endpoint = t.task AND state = 'done' AND starts_with(key, %(prefix)s)
         ORDER BY created_at DESC LIMIT %(latest)s) AS r
  WHERE r.created_at BETWEEN '1970-01-01Z' AND '9999-01-01Z'
    AND r.completed_at BETWEEN '1970-01-01Z' AND '9999-01-01Z'
  GROUP BY t.task
-"""
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)

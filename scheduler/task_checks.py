@@ -9,7 +9,7 @@ from functools import cache, partial
 from typing import Any, Final
 
 from celery.exceptions import NotRegistered
-from idemwatch.idempotency.errors import ConfigurationError
+from idemwatch.idempotency.app_tasks import import_tasks
 from idemwatch.idempotency.keys import DUE_HEADER, SCHEDULE_HEADER
 from idemwatch.idempotency.task import IdempotentTask
 from kombu.utils.json import loads
@@ -33,7 +33,7 @@ def call_facts(app: Any, inventory: Inventory) -> dict[str, CallFact]:
 
     Raises ConfigurationError when the app's modules cannot be imported.
     """
-    _import_tasks(app)
+    import_tasks(app)
     doubted = inventory.source == "beat" and app.conf.beat_scheduler != BEAT
     dated = inventory.source not in FOREIGN_BEATS
 
@@ -48,16 +48,6 @@ def call_facts(app: Any, inventory: Inventory) -> dict[str, CallFact]:
 
     active = (one for one in inventory.schedules if one.active)
     return {one.id: fact(one.task, one.args, one.kwargs, one.options) for one in active}
-
-
-def _import_tasks(app: Any) -> None:
-    """As a worker does it: `imports`, `include` and what is discovered."""
-    try:
-        app.loader.import_default_modules()
-        app.finalize()
-    except Exception as error:  # they are anyone's code
-        told = f"the app's tasks cannot be imported: {type(error).__name__}: {error}"
-        raise ConfigurationError("imports", told) from error
 
 
 def _firing(number: int) -> Headers:

@@ -133,7 +133,8 @@ def test_the_servers_of_the_user_are_left_as_they_were(
     [
         (["--seconds", "0"], {}, "--seconds"),
         (["--metrics-port", "99999"], {}, "--metrics-port"),
-        (["--json", "nowhere/out.json"], {}, "there is no folder"),
+        (["--json", "nowhere/out.json"], {}, "no folder"),
+        (["--seconds", "nan"], {}, "is no number"),
         (["--second", "1"], {}, "--second"),
         (["--scenario", "flood"], {}, "duplicate-storm"),
         (

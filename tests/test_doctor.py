@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 import redis
 from celery import Celery
+from idemwatch.exporter import doctor_postgres_store as store
 from idemwatch.exporter.doctor_checks import Places, checks
 from idemwatch.exporter.doctor_postgres_store import BEAT_RIGHTS, WORKER_RIGHTS
 from idemwatch.exporter.doctor_run import looked
@@ -31,7 +33,8 @@ from support.worker import Worker
 
 ROLE = "doctor_worker"
 CALLED = ("ping", "time", "scard", "eval", "evalsha", "zrevrangebyscore", "hstrlen", "hget")
-"""All that the doctor must be able to send to Redis."""
+"""All that the doctor must be able to send to Redis, but what claims send: """
+CLAIMS = ("get", "getrange", "set", "del")
 
 
 @pytest.fixture(autouse=True)
@@ -117,8 +120,31 @@ def test_what_runs_took_is_held_against_the_visibility_timeout(
     assert "behind one a message that was fetched ahead may wait 4 h" in told
 
 
+def test_the_wait_before_a_retry_or_a_takeover_is_no_part_of_a_run(database_url: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO idempotency_record (key, endpoint, scope, request_hash, authority, state,"
+            " owner, task_id, attempt, fence, lease_until, created_at, completed_at, expires_at)"
+            " SELECT 'idemwatch:k', 'one', 'global', '', 'postgres', 'done', 'o', 't', 3,"
+            " extract(epoch FROM now() - interval '5 seconds') * 1000000, now(),"
+            " now() - interval '1 hour', now(), now() + interval '1 day'"
+        )
+    with store.connected(database_url) as connection:
+        runs = store.durations(connection, "idemwatch", ["one"])
+    assert runs["one"].longest == pytest.approx(5, abs=0.1)
+
+
+def test_a_session_is_given_back_to_a_pooler_as_it_was(database_url: str) -> None:
+    with store.connected(database_url) as connection:
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("5s",)
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("DELETE FROM idempotency_record")
+        connection.rollback()
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
+
+
 def test_an_app_whose_options_are_wrong_is_told_and_the_rest_is_looked_at(
-    database_url: str,
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = Celery("wrong", broker="memory://", set_as_current=False)
     app.conf.idempotency_database_url = database_url
@@ -130,6 +156,12 @@ def test_an_app_whose_options_are_wrong_is_told_and_the_rest_is_looked_at(
     broken.conf.idempotency_database_url = database_url
     told = visit(app=broken)
     assert "cannot be imported" in told.text("tasks", "error") and told.of("postgres", "ok")
+    (tmp_path / "tells_a_secret.py").write_text(
+        "raise OSError('cannot reach postgresql://u:s3cret@db/x')"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    told = visit(app=Celery("told", include=["tells_a_secret"], set_as_current=False))
+    assert "postgresql://***@db/x" in told.text("tasks", "error") and "s3cret" not in told.output
     odd = Celery("odd", broker="memory://", backend="no.such:Backend", set_as_current=False)
     odd.conf.idempotency_database_url = database_url
     told = visit(app=odd)
@@ -148,6 +180,14 @@ def test_sound_servers_have_nothing_to_change(role_url: str, redis_url: str) -> 
     assert found.report["summary"]["error"] == 0 and found.report["exit_code"] == 0
 
 
+def test_a_role_of_workers_alone_is_no_fault(role_url: str, database_url: str) -> None:
+    for name in BEAT_RIGHTS:
+        Table(database_url).execute(f"REVOKE ALL ON {name} FROM {ROLE}")
+    found = visit("--database-url", role_url)
+    assert (found.code, found.bad()) == (0, {}), found.output
+    assert "may not read the tables of schedules" in found.text("beats", "info")
+
+
 def test_rights_that_are_missing_or_too_many_are_named(role_url: str, database_url: str) -> None:
     table = Table(database_url)
     table.execute(f"REVOKE UPDATE ON idempotency_record FROM {ROLE}")
@@ -158,7 +198,7 @@ def test_rights_that_are_missing_or_too_many_are_named(role_url: str, database_u
     assert f"role {ROLE} lacks UPDATE on idempotency_record" in found.text("rights", "error")
     assert "lacks INSERT on endpoint_stats" in found.text("rights", "warning")
     assert "lacks rights on schedule_beat" in found.text("rights", "info")
-    assert found.bad()["beats"] == "unchecked"
+    assert "may not read the tables of schedules" in found.text("beats", "info")
     table.execute(f"ALTER TABLE idempotency_record OWNER TO {ROLE}")
     assert "owns idempotency_record" in visit("--database-url", role_url).text("rights", "info")
     assert "is a superuser" in visit("--database-url", database_url).text("rights", "warning")
@@ -223,12 +263,53 @@ def test_a_redis_that_may_not_tell_is_not_blamed(
     with redis.Redis.from_url(server.url) as client:
         client.acl_setuser(
             "w", enabled=True, passwords=["+pw"], keys=["idemwatch:*"], reset=True,
-            commands=[f"+{one}" for one in CALLED],
+            commands=[f"+{one}" for one in (*CALLED, *CLAIMS)],
         )  # fmt: skip
     monkeypatch.setenv("IDEMWATCH_AUTHORITY", "redis")
     found = visit("--redis-url", f"redis://w:pw@127.0.0.1:{server.port}/0")
     assert (found.code, found.bad()) == (0, {}), found.output
     assert "does not tell its version" in found.text("redis", "info")
+
+
+def test_the_rights_that_the_page_gives_a_worker_are_enough(
+    new_redis: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()
+    (line,) = (one for one in page.splitlines() if "ACL SETUSER worker" in one)
+    words = line.split()[5:]
+    server = new_redis(config={"appendonly": "yes"})
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "w", "on", ">pw", *words)
+    monkeypatch.setenv("IDEMWATCH_AUTHORITY", "redis")
+    found = visit("--redis-url", f"redis://w:pw@127.0.0.1:{server.port}/0")
+    assert (found.code, found.bad()) == (0, {}), found.output
+    assert "SCARD is refused" in found.text("records", "info")
+    assert "may not ask" in found.text("metrics", "info")
+
+
+def test_a_redis_that_would_refuse_claims_is_an_error_where_it_decides(
+    new_redis: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = new_redis()
+    with redis.Redis.from_url(server.url) as client:
+        client.acl_setuser(
+            "w", enabled=True, passwords=["+pw"], keys=["idemwatch:*"], reset=True,
+            commands=[f"+{one}" for one in CALLED if one != "ping"],
+        )  # fmt: skip
+        limited = f"redis://w:pw@127.0.0.1:{server.port}/0"
+        cache = visit("--redis-url", limited)
+        monkeypatch.setenv("IDEMWATCH_AUTHORITY", "redis")
+        assert "no work with authority redis" in visit("--redis-url", limited).text(
+            "redis", "error"
+        )
+        client.config_set("maxmemory", "1")
+        full = visit("--redis-url", server.url)
+        client.config_set("maxmemory", "0")
+        assert visit("--redis-url", server.url).of("redis", "error") == []
+        assert client.dbsize() == 0
+    assert "answers each duplicate itself" in cache.text("redis", "warning")
+    assert cache.of("redis", "error") == []
+    assert "OOM" in full.text("redis", "error") or "maxmemory" in full.text("redis", "error")
 
 
 # -- metrics ---------------------------------------------------------------------------------------

@@ -310,6 +310,10 @@ def test_a_store_that_is_away_is_one_error_and_the_rest_is_unchecked() -> None:
     away = StoreUnavailable("postgres", "refused")
     found = run([check("a", raises=away, primary=True), check("b", raises=away)], 5)
     assert [one.level for one in found] == [Level.ERROR, Level.UNCHECKED]
+    assert found[1].found == "not checked: postgres is unavailable"  # the reason is told once
+    other = StoreUnavailable("postgres", "a table is missing")
+    found = run([check("a", raises=away, primary=True), check("b", raises=other)], 5)
+    assert "a table is missing" in found[1].found
     wrong = run([check("a", raises=ConfigurationError("x", "is wrong"))], 5)
     assert (wrong[0].level, wrong[0].found) == (Level.ERROR, "x: is wrong")
 

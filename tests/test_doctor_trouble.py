@@ -28,6 +28,7 @@ from support.stores import wait_until
 from support.venv import clean_environ
 
 SECRET = "hunter2"
+WORKERS_AND_STATE = ("idemwatch", "idemwatch-worker")
 RULES = Path(__file__).parents[1] / "alerts" / "rules"
 
 
@@ -230,6 +231,13 @@ def test_targets_that_are_down_and_alerts_that_fire_are_told() -> None:
     assert "cannot evaluate: Broken" in found.text("prometheus", "error")
     assert "alerts are firing: BeatStalled (1) ->" in found.text("prometheus", "warning")
     assert "job idemwatch: 1 up" in found.text("prometheus", "ok") and SECRET not in found.output
+
+
+def test_a_target_that_was_just_found_is_no_fault() -> None:
+    jobs = [{"labels": {"job": name}, "health": "unknown"} for name in WORKERS_AND_STATE]
+    found = told_of(jobs, [])
+    assert found.of("prometheus", "error") == []
+    assert "1 of 1 are not scraped yet" in found.text("prometheus", "info")
 
 
 @pytest.mark.parametrize("strange", [None, [], "x", [1, None, "x"], {"a": 1}, [{"labels": 7}]])

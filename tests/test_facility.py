@@ -191,7 +191,10 @@ def failed(site: Site, task: str, *args: Any) -> str:
 WRONG: list[tuple[str, tuple[Any, ...], str]] = [
     ("auto_close_jobs", ("tomorrow",), "day: 'tomorrow' is no day, as 2026-03-01"),
     ("auto_close_jobs", (None,), "day: None is no day"),
-    ("auto_close_jobs", (DAY, ["c1"]), "client_id: a value of type list is no name"),
+    ("auto_close_jobs", (DAY, ["c1"]), "client_id: a value of type list is no text"),
+    ("auto_close_jobs", (DAY, "c\0"), "client_id: has a letter that is none"),
+    ("create_ppm_job", (1, "9999-12-31"), "day: 9999-12-31 has no day after it"),
+    ("create_scheduled_reports", ("open_jobs", {"day": DAY, "title": "\0"}, 1), "title: has a"),
     ("ticket_escalation", ("2026-02-30",), "day: '2026-02-30' is no day"),
     ("create_ppm_job", (4711, DAY), "there is no active recurring job 4711"),
     ("create_ppm_job", ("x", DAY), "schedule_id: 'x' is no id"),
@@ -206,6 +209,11 @@ WRONG: list[tuple[str, tuple[Any, ...], str]] = [
     (MAIL, ("anna", "job_closed", {}), "recipient_email: is no single e-mail address"),
     (MAIL, (CONTACT, "no_such", {}), "template_name: 'no_such' is none of job_closed"),
     (MAIL, (CONTACT, "job_closed", {"job": "x"}), "context: lacks 'job_id'"),
+    (
+        MAIL,
+        (CONTACT, "job_closed", {"job": "x", "job_id": 1, "day": "\ud800"}),
+        "day: has a letter",
+    ),
     (MAIL, (CONTACT, "job_closed", "x"), "context: a value of type str is no object"),
 ]
 

@@ -100,6 +100,16 @@ def test_runs_that_did_not_end_well_and_firings_of_over_a_week_ago_tell_nothing(
     assert desk.durations() == {"one": 7}
 
 
+def test_what_waited_for_its_retries_ran_no_longer(desk: Desk) -> None:
+    desk.fire(desk.schedule("own", "a"), desk.run("a", [3000.0]))
+    desk.table.execute(
+        "UPDATE idempotency_record SET attempt = 5,"
+        " fence = 1e6 * extract(epoch FROM completed_at - interval '30 seconds')"
+    )
+    desk.schedule("of its task", "a")
+    assert desk.durations() == {"own": 30, "of its task": 30}
+
+
 def test_only_runs_of_its_own_namespace_count(desk: Desk) -> None:
     desk.schedule("one", "a", 7)
     desk.run("a", [300.0], namespace="my-app")

@@ -139,6 +139,14 @@ def test_what_plain_celery_had_not_done_when_it_was_given_up_is_not_lost() -> No
     assert failures(judge(replace(lost(), settled=False)), judge(once())) == []
 
 
+def test_what_a_users_task_fails_at_on_both_sides_is_told_and_no_failure() -> None:
+    failed = replace(lost(), works={WORK: Kind.YOURS})
+    assert judge(failed).counts["failed"] == 1 and judge(failed).counts["lost"] == 0
+    assert failures(judge(failed), judge(failed)) == []
+    told = failures(judge(replace(once(), works={WORK: Kind.YOURS})), judge(failed))
+    assert told == ["idemwatch failed what plain Celery did 1: send(1)"]
+
+
 def test_a_message_that_died_with_its_worker_is_nobodys_failure() -> None:
     history = replace(lost(), vanished=frozenset({WORK}))
     assert failures(judge(history), judge(history)) == []

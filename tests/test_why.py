@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from idemwatch.idempotency.keys import Binder, KeyRule
-from idemwatch.idempotency.record import SECOND, Claim, Record, State, judge, record_of
+from idemwatch.idempotency.record import (
+    SECOND,
+    Claim,
+    Record,
+    State,
+    Waiter,
+    judge,
+    record_of,
+)
 from idemwatch.idempotency.store import Found
 from idemwatch.idempotency.why import AUTHORITY, UNKNOWN, Asked, Seen, explain, moment
 from idemwatch.idempotency.why_arguments import difference, differing, suspects
@@ -96,6 +104,29 @@ def test_what_the_task_says_of_its_duplicates_is_told(
     assert said in "\n".join(found.told)
 
 
+LAST = replace(ASKED, on_running="keep_last", task_id="id-3")
+BEHIND = {"id-2": Waiter("@5", NOW + SECOND), "id-3": Waiter("@3", 0), "id-1": Waiter("@0", 0)}
+
+
+@pytest.mark.parametrize(
+    ("one", "task_id", "verdict", "said"),
+    [
+        (record(State.DONE, fingerprint="other"), "id-9", "granted", "is work of its own"),
+        (record(State.DONE), "id-1", "duplicate", "answered with the stored result"),
+        (record(State.RUNNING, waiters=BEHIND), "id-9", "running", "1 message waits for it"),
+        (record(State.RUNNING, waiters=BEHIND), "id-3", "running", "dropped: a newer message"),
+        (record(State.RUNNING, NOW - 1), "id-9", "taken_over", "is taken for dead"),
+    ],
+)
+def test_a_task_that_keeps_the_last_is_told_as_its_store_judges(
+    one: Record, task_id: str, verdict: str, said: str
+) -> None:
+    asked = replace(LAST, task_id=task_id, fingerprint="f")
+    found = explain(asked, [seen("postgres", one), seen("redis", record(State.DONE))])
+    assert (found.verdict, found.place) == (verdict, "postgres")
+    assert said in "\n".join(found.told)
+
+
 def test_a_task_without_protection_runs() -> None:
     places = [seen("postgres", record(State.RUNNING))]
     assert explain(replace(ASKED, enabled=False), places).verdict == "bypassed"
@@ -108,6 +139,13 @@ def test_the_cache_answers_only_what_is_finished() -> None:
     assert explain(ASKED, [seen("postgres", held), seen("redis", gone)]).place == "postgres"
     redis = replace(ASKED, authority="redis")
     assert explain(redis, [seen("postgres", None), seen("redis", None)]).place == "redis"
+
+
+def test_a_record_may_stand_where_nobody_could_look() -> None:
+    places = [seen("postgres", None), Seen("redis", problem="it is away")]
+    found = explain(ASKED, places)
+    assert found.verdict == UNKNOWN and "redis, which may decide" in found.told[0]
+    assert explain(replace(ASKED, authority="postgres"), places).verdict == "granted"
 
 
 def test_a_place_that_cannot_be_read_is_not_guessed_at() -> None:
