@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
@@ -31,7 +31,7 @@ from .errors import AlreadyRunning, ConfigurationError, IdempotencyError, StoreU
 from .execution import Execution
 from .heartbeat import Lease
 from .options import KEEP_LAST
-from .record import Answer, Claim
+from .record import Answer, Claim, Outcome
 from .task import IdempotentTask
 
 try:
@@ -50,6 +50,9 @@ _OURS: Final = object()
 
 class Item(Execution):
     """One message of a batch: claimed like any other, but run together with its neighbours."""
+
+    suspect = False
+    """Whether who had the key before died: perhaps of this very message."""
 
     def __init__(self, task: IdempotentBatches, request: SimpleRequest) -> None:
         self.simple, self.context = request, _context(request)
@@ -84,6 +87,7 @@ class Item(Execution):
             self._again_later(error)
 
     def _perform(self, claim: Claim, answer: Answer) -> Any:
+        self.suspect = answer.outcome is Outcome.TAKEN_OVER
         self.lease = self.engine.hold(
             self.store,
             claim,
@@ -230,8 +234,26 @@ class _Batch:
             for item in left:
                 turn.setdefault(item.call.key, item)
             left = [item for item in left if turn[item.call.key] is not item]
-            self._work([one for one in turn.values() if self._settle(one, one.claim) is _OURS])
+            self._work(self._ours(turn.values()))
         return sorted(self._again)
+
+    def _ours(self, items: Iterable[Item]) -> list[Item]:
+        """Those whose work is to be done together. One whose holder died is done alone, before the
+        next is claimed: if it kills this process too, that is not counted against neighbours."""
+        ours: list[Item] = []
+        try:
+            for item in items:
+                if self._settle(item, item.claim) is not _OURS:
+                    continue
+                if item.suspect:
+                    self._work([item])
+                else:
+                    ours.append(item)
+        except BaseException:
+            for one in ours:
+                one.release("failure")
+            raise
+        return ours
 
     def do_here(self) -> list[Any]:
         """Do all where it was called, one by one, and raise what goes wrong."""

@@ -32,6 +32,8 @@ T = TypeVar("T")
 TASK: Final[ContextVar[str]] = ContextVar("idemwatch_task", default=metrics.SERVICE)
 """The task that is running here: the label of checks made through the service."""
 MAX_HOLD_SECONDS: Final = 6 * 3600.0
+PUBLISH_ANSWER_SECONDS: Final = 1.0
+"""What PostgreSQL may take to answer a publisher, who has a user waiting."""
 LATE_SECONDS: Final = 600.0
 """How long what a store did not take is tried again in the background."""
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -54,6 +56,8 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stores = Stores(settings)
+        self.publishing = Stores(settings, answer_seconds=PUBLISH_ANSWER_SECONDS)
+        self.publish_quiet_until = 0.0
         self.heartbeat = Heartbeat()
         database = self.stores.database()
         self.statistics = Statistics(database, settings.namespace) if database else None
@@ -208,6 +212,7 @@ class Engine:
         self.heartbeat.stop()
         if self.statistics is not None:
             self.statistics.stop()
+        self.publishing.close()
         self.stores.close()
 
 

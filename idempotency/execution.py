@@ -85,6 +85,7 @@ class Execution:
             return self._unavailable(claim, error)
         except AuthorityMismatch:
             self._count(claim, Outcome.MISMATCH)
+            self._not_awaited()
             raise
         self._count(claim, answer.outcome)
         if answer.granted:
@@ -246,10 +247,14 @@ class Execution:
             self._give_back(lease, reason)
 
     def _give_back(self, lease: Lease, reason: str) -> None:
-        if self.options.at_publish:  # first: whoever publishes now finds the key held
-            forget_publication(self.engine, lease.key, str(self.request.id))
+        self._not_awaited()  # first: whoever publishes now finds the key held
         self.engine.release(lease)
         metrics.releases(self.task.name, reason).inc()
+
+    def _not_awaited(self) -> None:
+        """This message will have no result, so no publisher shall answer with it."""
+        if self.options.at_publish and not self.request.is_eager:
+            forget_publication(self.engine, self.call.key, str(self.request.id))
 
     # -- turned away -------------------------------------------------------------------------
 
@@ -260,17 +265,21 @@ class Execution:
         if answer.outcome is Outcome.DUPLICATE and answer.record is not None:
             return self._replay(answer.record)
         if answer.outcome is Outcome.MISMATCH:
+            self._not_awaited()
             raise ArgumentMismatch(key)
         if answer.outcome is Outcome.POISONED:
+            self._not_awaited()
             raise PoisonedKey(key)
         raise self._meet_running(answer)
 
     def _replay(self, record: Record) -> Any:
         options = self.options
-        if options.on_duplicate == "raise":
-            raise DuplicateTask(self.call.key)
         in_canvas = self._in_canvas()
+        if options.on_duplicate == "raise":
+            self._not_awaited()
+            raise DuplicateTask(self.call.key)
         if options.on_duplicate == "skip" and not in_canvas:
+            self._not_awaited()
             raise Ignore(f"{self.call.key} is finished already")
         if record.result is not None:
             try:
@@ -297,9 +306,11 @@ class Execution:
     def _meet_running(self, answer: Answer) -> Any:
         key, record = self.call.key, answer.record
         if self.options.on_running == "raise" or self.request.is_eager:
+            self._not_awaited()
             return AlreadyRunning(key)
         same_id = record is not None and record.task_id == self.request.id
         if self.options.on_running == "skip" and not same_id:
+            self._not_awaited()
             return Ignore(f"{key} is held by another message")
         if answer.delay_us is None:
             return Ignore(f"another copy of {self.request.id} waits already")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from .errors import StoreUnavailable
-from .record import NO_WAITERS, Answer, Claim, Completion, Outcome, Record, State
+from .record import Answer, Claim, Completion, Outcome, Record, State
 from .store import ATTEMPTS, Found, Held, Result, Store, SwapStore, done, unsure, waiting
-from .succession import judge_last
+from .succession import judge_last, past, since_of
 
 _OPEN: Final = (State.RUNNING, State.WAITING)
 
@@ -29,6 +29,7 @@ class KeepLastStore(Store):
         for _ in range(ATTEMPTS):
             met = inner._insert(claim)
             if isinstance(met, int):
+                self._place(claim, met)
                 return Answer(Outcome.GRANTED, met)
             if met is None:
                 continue
@@ -37,6 +38,18 @@ class KeepLastStore(Store):
                 return verdict.answer
             claim = unsure(claim)
         raise self._changing(claim.key)
+
+    def _place(self, claim: Claim, fence: int) -> None:
+        """A copy that waited, and found no record: those that came before it stay before it."""
+        since = since_of(claim.wait.presented) if claim.wait else None
+        if since is None:
+            return
+
+        def place(found: Found) -> Record:
+            placed = {**found.record.waiters, claim.task_id: past(since)}
+            return found.record._replace(waiters=placed)
+
+        self._change(Held(claim=claim, fence=fence, created_us=fence), place)
 
     def _changing(self, key: str) -> StoreUnavailable:
         return StoreUnavailable(self.name, f"{key} changed {ATTEMPTS} times while it was read")
@@ -87,14 +100,16 @@ class KeepLastStore(Store):
             return True
         if not _owns(held, found.record) or found.record.state not in _OPEN:
             return False
-        return bool(found.record.waiters) or self.inner.release(held)
+        if not found.record.waiters:  # only now: nobody is noted any more in what is open to all
+            self.inner.release(held)
+        return True
 
     def abandon(self, key: str, owner: str) -> bool:
         found = self.inner.find(key)
-        if found is None or found.record.owner != owner or not found.record.waiters:
+        if found is None or found.record.owner != owner:
             return self.inner.abandon(key, owner)
-        new = _opened(found)
-        return new is not None and self.inner._swap(key, found, new)
+        claim = Claim(key=key, owner=owner, authority=found.record.authority)
+        return self.release(Held(claim=claim, fence=found.record.fence, created_us=0))
 
     def renew(self, held: Sequence[Held]) -> set[str]:
         return self.inner.renew(held)
@@ -129,8 +144,8 @@ def _owns(held: Held, record: Record) -> bool:
 
 
 def _opened(found: Found) -> Record | None:
-    """Given back, open to all, with what is known of other messages; None if that is nothing."""
+    """Given back, open to all, with what is known of other messages."""
     record = found.record
-    if record.state not in _OPEN or record.waiters == NO_WAITERS:
+    if record.state not in _OPEN:
         return None
     return record._replace(state=State.WAITING, due_us=found.now_us, crashes=0)

@@ -4,7 +4,8 @@ Advisory: the worker decides as always. A publisher answers with another's messa
 knows that this was published, or that its work is done; so it first notes that it publishes, and
 confirms the note when the broker has the message. One that dies in between leaves a note that
 nobody trusts, and that is gone after `UNCONFIRMED`. A note is a record of its own, under a key of
-its own: noting is a claim, confirming completes it, and publishing that fails releases it.
+its own: noting is a claim, whose owner is the id of the message; confirming completes it, and
+publishing that fails releases it. A worker whose message ends without a result forgets its note.
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.backends.base import DisabledBackend
-from celery.states import SUCCESS
+from celery.states import READY_STATES, SUCCESS
 from celery.utils import uuid
 
 from . import metrics
 from .app_settings import settings_of
-from .engine import Engine, engine_for, microseconds, new_owner
-from .errors import ConfigurationError, StoreUnavailable
+from .engine import Engine, engine_for, microseconds
+from .errors import IdempotencyError, StoreLeftOut, StoreUnavailable, UnreadableRecord
 from .keys import CallKey
 from .record import Answer, Claim, Outcome, State
 from .store import Held, Result, Store
@@ -40,43 +40,28 @@ CONFIRMED: Final = timedelta(minutes=10)
 """How long a published message is trusted to be on its way: a queue may lose it."""
 PATIENCE_SECONDS: Final = 0.5
 """How long a publisher waits for another that is just publishing the same call."""
+QUIET_SECONDS: Final = 5.0
+"""How long publishers ask nothing after a store did not answer: each question may take seconds."""
 _NOTE: Final = "publish:"
 _ALWAYS: Final = (
-    *("chain", "chord", "group_id", "replaced_task_nesting"),
-    *("countdown", "eta", "expires", "retries", "ignore_result"),
+    *("task_id", "link", "link_error", "chain", "chord", "group_id", "replaced_task_nesting"),
+    *("countdown", "eta", "retries", "ignore_result", "serializer"),
 )
 """What makes a message one of its own: others wait for this very one, or it comes at its time."""
 
 
-def at_publish(publish: Callable[..., Any]) -> Callable[..., Any]:
-    """`apply_async` for tasks with the option, around the one that they had."""
-    if getattr(publish, "idemwatch_at_publish", False):
-        return publish
-
-    @wraps(publish)
-    def apply_async(  # type: ignore[no-untyped-def]
-        self,
-        args=None,
-        kwargs=None,
-        task_id=None,
-        producer=None,
-        link=None,
-        link_error=None,
-        shadow=None,
-        **options,
-    ) -> Any:
-        def send(own_id: str | None) -> Any:
-            return publish(
-                self, args, kwargs, own_id, producer, link, link_error, shadow, **options
-            )
-
-        if task_id or link or link_error or any(options.get(name) for name in _ALWAYS):
-            return send(task_id)
-        call = _call_key(self, args, kwargs, options.get("headers"))
-        return send(None) if call is None else Publication(self, call).publish(send)
-
-    apply_async.idemwatch_at_publish = True  # type: ignore[attr-defined]
-    return apply_async
+def publish_once(
+    task: IdempotentTask,
+    args: Any,
+    kwargs: Any,
+    options: Mapping[str, Any],
+    send: Callable[[str | None], Any],
+) -> Any:
+    """The AsyncResult of a call; `send(task_id)` publishes it, None: with an id of its own."""
+    if options.get("expires") is not None or any(options.get(name) for name in _ALWAYS):
+        return send(options.get("task_id"))
+    call = _call_key(task, args, kwargs, options.get("headers"))
+    return send(None) if call is None else Publication(task, call).publish(send)
 
 
 def _call_key(
@@ -84,7 +69,7 @@ def _call_key(
 ) -> CallKey | None:
     """The call's key; None where no message is to be spared, or the worker is to refuse it."""
     options = task.idempotency_options
-    own = task.expires or task.app.conf.task_always_eager or not _others_may_read(task)
+    own = task.expires is not None or task.app.conf.task_always_eager or not _others_may_read(task)
     if own or not (options.at_publish and options.enabled):
         return None
     try:
@@ -107,20 +92,17 @@ class Publication:
         self._call = call
         self._options = task.idempotency_options
         self._engine = engine_for(settings_of(task.app))
+        self._id = uuid()
         self._store: Store
         self._notes: Store
 
     def publish(self, send: Callable[[str | None], Any]) -> Any:
         """The AsyncResult of the message that does the work: another's, or that of `send`."""
-        name, note = self._task.name, None
+        name = self._task.name
         try:
-            stores = self._engine.stores
-            self._store, self._notes = stores.get(self._options.authority), stores.notes()
-            first = self._finished()
-            if first is None:
-                first, note = self._take_note()
-        except (StoreUnavailable, ConfigurationError) as error:  # it may have no address here
-            log.warning("%s is published unseen: %s", name, error)
+            first, note = self._look()
+        except IdempotencyError as error:  # it may have no address here
+            self._told(error)
             metrics.publishes(name, "unavailable").inc()
             return send(None)
         if first is not None:
@@ -130,29 +112,48 @@ class Publication:
         metrics.publishes(name, "published").inc()
         return sent
 
-    def _finished(self) -> str | None:
-        """The id of the message that did the work, if its result can still be had."""
+    def _look(self) -> tuple[str | None, Held | None]:
+        """The id of a message to answer with, or a note of our own; neither: publish as always."""
+        if time.monotonic() < self._engine.publish_quiet_until:
+            raise StoreLeftOut("publish")
+        stores = self._engine.publishing
+        self._store, self._notes = stores.get(self._options.authority), stores.notes()
         key = self._call.key
         record = self._engine.timed(self._store, "check", lambda: self._store.finished(key))
-        if record is None or record.fingerprint != self._call.fingerprint or not record.task_id:
-            return None
-        return record.task_id if self._has_result(record.task_id) else None
+        if record is None:
+            return self._take_note()
+        # A message that only fetches a result gets no note, which might outlive the record.
+        same = record.fingerprint == self._call.fingerprint
+        found = same and record.task_id and self._has_result(record.task_id)
+        return (record.task_id if found else None), None
+
+    def _told(self, error: IdempotencyError) -> None:
+        if isinstance(error, StoreLeftOut):
+            return
+        log.warning("%s is published unseen: %s", self._task.name, error)
+        if isinstance(error, StoreUnavailable) and not isinstance(error, UnreadableRecord):
+            self._engine.publish_quiet_until = time.monotonic() + QUIET_SECONDS
 
     def _has_result(self, task_id: str) -> bool:
-        backend = self._task.backend
-        if self._task.ignore_result or isinstance(backend, DisabledBackend):
-            return True  # nobody waits for it
+        return not self._has_readers() or self._state_of(task_id) == SUCCESS
+
+    def _has_readers(self) -> bool:
+        """Whether anybody could wait for a result."""
+        return not (self._task.ignore_result or isinstance(self._task.backend, DisabledBackend))
+
+    def _state_of(self, task_id: str) -> str:
+        """What the result backend knows of a message; "" if it does not answer."""
         try:
-            return bool(backend.get_task_meta(task_id)["status"] == SUCCESS)
+            return str(self._task.backend.get_task_meta(task_id)["status"])
         except Exception as error:  # of whatever backend: the worker will answer instead
             log.info("the result of %s cannot be looked for: %s", task_id, type(error).__name__)
-            return False
+            return ""
 
     def _take_note(self) -> tuple[str | None, Held | None]:
         """The id of a message on its way, or a note of our own; neither: publish as always."""
         claim = Claim(
             key=_NOTE + self._call.key,
-            owner=new_owner(),
+            owner=self._id,  # told before it is sent: its worker may fail before we confirm
             authority=self._notes.name,
             fingerprint=self._call.fingerprint,
             endpoint=self._task.name,
@@ -164,9 +165,9 @@ class Publication:
         if answer.granted:
             return None, Held(claim=claim, fence=answer.fence, created_us=answer.fence)
         record = answer.record
-        if answer.outcome is Outcome.DUPLICATE and record and record.result and self._on_its_way():
-            return record.result.decode(), None
-        return None, None
+        if answer.outcome is not Outcome.DUPLICATE or record is None:
+            return None, None
+        return (record.owner if self._on_its_way(record.owner) else None), None
 
     def _ask(self, claim: Claim) -> Answer:
         """As a claim; another that is just publishing is waited for, a little."""
@@ -177,25 +178,27 @@ class Publication:
                 return answer
             threading.Event().wait(0.01)
 
-    def _on_its_way(self) -> bool:
-        """Whether nothing contradicts the note: not forgotten, poisoned, dead or of others."""
+    def _on_its_way(self, task_id: str) -> bool:
+        """Whether nothing contradicts the note: not forgotten, poisoned, dead, of others, ended."""
         key = self._call.key
         found = self._engine.timed(self._store, "check", lambda: self._store.find(key))
-        if found is None:
-            return True
-        record = found.record
-        live = record.state in (State.RUNNING, State.WAITING) and record.due_us > found.now_us
-        return live and record.fingerprint == self._call.fingerprint
+        if found is not None:
+            record = found.record
+            live = record.state in (State.RUNNING, State.WAITING) and record.due_us > found.now_us
+            if not live or record.fingerprint != self._call.fingerprint:
+                return False
+        # As one that was revoked, whose worker could not tell, or whose record is lost.
+        return not self._has_readers() or self._state_of(task_id) not in {"", *READY_STATES}
 
     def _send_noted(self, note: Held, send: Callable[[str | None], Any]) -> Any:
-        notes, task_id = self._notes, uuid()
+        notes = self._notes
         try:
-            sent = send(task_id)
+            sent = send(self._id)
         except BaseException:
             self._tell("release", lambda: notes.release(note))
             raise
         life = microseconds(min(CONFIRMED, self._options.ttl))  # never longer than the result's
-        told = Result(ttl_us=life, data=task_id.encode(), content_type="text/plain")
+        told = Result(ttl_us=life, data=self._id.encode(), content_type="text/plain")
         self._tell("complete", lambda: notes.complete(note, told))
         return sent
 
@@ -203,17 +206,17 @@ class Publication:
         """What is not told ends by itself, and until then others publish too."""
         try:
             self._engine.timed(self._notes, operation, work)
-        except StoreUnavailable as error:
+        except IdempotencyError as error:
             log.info("a note of %s stays as it is: %s", self._task.name, error)
 
 
 def forget_publication(engine: Engine, key: str, task_id: str) -> None:
-    """The message did not do the work: the next call is published again."""
+    """The message does not do the work: the next call is published again."""
 
     def forget() -> None:
         notes = engine.stores.notes()
         found = notes.find(_NOTE + key)
-        if found is not None and found.record.result == task_id.encode():
+        if found is not None and found.record.owner == task_id:
             notes.forget(_NOTE + key)
 
     try:

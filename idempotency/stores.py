@@ -77,12 +77,19 @@ class Stores:
     def _make(self, authority: str) -> Store:
         decider, _, kept = authority.partition("/")
         if kept:
-            return KeepLastStore(cast(SwapStore, self.get(decider)))
+            return KeepLastStore(self._uncached(decider))
         if self._settings.store == "memory":
             return MEMORY
         if authority == "redis":
             return self._make_redis()
         return self._make_postgres()
+
+    def _uncached(self, authority: str) -> SwapStore:
+        """The deciding store without what Redis knows: a key that keeps the last is done anew."""
+        if authority == "postgres" and self._settings.store != "memory":
+            link = self._postgres_link()
+            return PostgresStore(link, self._settings.namespace, self._settings.region)
+        return cast(SwapStore, self.get(authority))
 
     def _make_redis(self) -> RedisStore:
         url = self._settings.redis_url
@@ -91,17 +98,21 @@ class Stores:
         return RedisStore(RedisLink.from_url(url), self._settings.namespace)
 
     def _make_postgres(self) -> PostgresStore:
-        link = self.database()
-        if link is None:
-            raise ConfigurationError(
-                "idempotency_database_url", _unset("postgres", "postgresql://user@host/database")
-            )
+        link = self._postgres_link()
         settings = self._settings
         if settings.redis_url is None:
             return PostgresStore(link, settings.namespace, settings.region)
         redis_link = RedisLink.from_url(settings.redis_url, timeout_seconds=CACHE_TIMEOUT_SECONDS)
         cache = DoneCache(redis_link, settings.namespace)
         return CachedStore(link, settings.namespace, settings.region, cache=cache)
+
+    def _postgres_link(self) -> PostgresLink:
+        link = self.database()
+        if link is None:
+            raise ConfigurationError(
+                "idempotency_database_url", _unset("postgres", "postgresql://user@host/database")
+            )
+        return link
 
     def close(self) -> None:
         """Give back all connections."""

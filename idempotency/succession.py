@@ -122,8 +122,8 @@ def _grant(
     since = _since(record, claim, now_us)
     waiters = _older(record, claim.task_id, since)
     if record.state is State.DONE:
-        waiters[record.task_id] = _past(_since_of(waiters[record.task_id]), _DONE)
-    waiters[claim.task_id] = _past(since)
+        waiters[record.task_id] = past(_since_of(waiters[record.task_id]), _DONE)
+    waiters[claim.task_id] = past(since)
     held = running(claim, fence=fence, now_us=now_us, created_us=created, crashes=crashes)
     held = held._replace(waiters=_trimmed(waiters, claim.task_id))
     return Verdict(Answer(outcome, fence, held), held)
@@ -148,21 +148,22 @@ def _turn_away(record: Record, claim: Claim, now_us: int) -> Verdict:
 
 def _may_publish(known: Waiter, wait: Wait) -> bool:
     """Whether the copy that the record remembers is this message, or one that it never sent."""
-    ours = known.token.rpartition(_SEPARATOR)[0] == wait.token
+    ours = known.token.partition(_SEPARATOR)[0] == wait.token  # a plain task's has no place
     return known.token == wait.presented or (wait.redelivered and ours)
 
 
 def _older(record: Record, task_id: str, since: int) -> dict[str, Waiter]:
     """What is known, as `task_id` finds it: those before it wait no more."""
-    waiters = {record.task_id: _past(0), **record.waiters}
+    waiters = {record.task_id: past(0), **record.waiters}
     for tid, one in waiters.items():
-        past = one.due_us == 0 or tid in (task_id, record.task_id)
-        if not past and _since_of(one) < since:
-            waiters[tid] = _past(_since_of(one))
+        done_with = one.due_us == 0 or tid in (task_id, record.task_id)
+        if not done_with and _since_of(one) < since:
+            waiters[tid] = past(_since_of(one))
     return waiters
 
 
-def _past(since: int, mark: str = "") -> Waiter:
+def past(since: int, mark: str = "") -> Waiter:
+    """What is remembered of a message that waits no more."""
     return Waiter(f"{mark}{_SEPARATOR}{since}", 0)
 
 

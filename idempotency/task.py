@@ -45,9 +45,9 @@ class IdempotentTask(Task):  # type: ignore[misc]  # Celery has no types
         super().on_bound(app)
         cls._given = given_options(cls.name, _own_attributes(cls))
         if cls._given.get("at_publish"):
-            from .publishing import at_publish
+            from .publishing_task import make_publishing
 
-            cls.apply_async = at_publish(cls.apply_async)
+            make_publishing(cls)
         for option, void in _VOID_WITHOUT.items():
             if not getattr(cls, option):
                 log.warning("task %s turns %s off: %s", cls.name, option, void)

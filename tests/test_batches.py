@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from celery_batches import SimpleRequest
 from idemwatch.idempotency import (
     AlreadyRunning,
     ArgumentMismatch,
@@ -160,6 +161,40 @@ def test_a_worker_that_has_no_batches_does_not_import_them() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True)
     assert "pip install celery-batches" in ran.stdout
+
+
+def _message(task: Any, page: str) -> SimpleRequest:
+    return SimpleRequest(page, task.name, (page,), {}, {}, "", False, None, None, {})
+
+
+def test_one_whose_holder_died_is_done_alone_and_before_others_are_claimed(
+    bench: BatchBench,
+) -> None:
+    """A message that kills its process would poison all that come with it."""
+    seen: list[tuple[list[str], bool]] = []
+
+    def run(requests: Any) -> None:
+        pages = [request.args[0] for request in requests]
+        seen.append((pages, bench.record(task, "c") is None))
+
+    task = bench.batches(run)
+    bench.hold(task, "b", lease_us=-1)
+    requests = [_message(task, page) for page in "abc"]
+    assert task(requests) == []
+    assert seen == [(["b"], True), (["a", "c"], False)]
+
+
+def test_one_that_ends_its_process_gives_the_keys_of_its_neighbours_back(bench: BatchBench) -> None:
+    def run(requests: Any) -> None:
+        assert requests[0].args == ("b",) and bench.record(task, "a") is not None
+        raise SystemExit(1)
+
+    task = bench.batches(run)
+    bench.hold(task, "b", lease_us=-1)
+    requests = [_message(task, page) for page in "abc"]
+    with pytest.raises(SystemExit):
+        task(requests)
+    assert [bench.record(task, page) for page in "abc"] == [None] * 3
 
 
 # -- real workers ----------------------------------------------------------------------------------

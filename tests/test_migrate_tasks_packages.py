@@ -34,7 +34,7 @@ for module in sys.argv[1:2] + [one for one in open(sys.path[0] + "/modules").rea
 """Imports a package, and the modules that were migrated, from the first folder of the path."""
 INSTALLED = {
     "post_office": 2, "djcelery_email": 1, "django_celery_results": 0, "celery_batches": 0,
-    "redbeat": 0, "celery_once": 0, "celery_singleton": 0, "celery": 10,
+    "redbeat": 0, "celery": 10,
 }  # fmt: skip
 """How many tasks each package has."""
 MIGRATED = {"post_office": 2, "celery": 10}

@@ -24,6 +24,8 @@ from idemwatch.idempotency.task_scan import parsed
 from idemwatch.idempotency.task_tree import analyse
 from support.task_code import HEAD, migrate, migrated
 
+# Each case is a module of the same name, and a shared task reaches every app of the test process.
+pytestmark = pytest.mark.filterwarnings("ignore:Task name 'migrated_tasks")
 ADDED = b'base=IdempotentTask, **task_retry_policy("maintenance")'
 BODY = b"def work(x):\n    return x\n"
 
