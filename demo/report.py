@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
 from idemwatch.idempotency.errors import ConfigurationError
+from idemwatch.idempotency.whole_file import replace_whole
 
 from .facility_settings import BadInput, day_of, report_folder, text_of
 from .facility_store import Connection, Row, in_schema, rows_of
@@ -122,17 +120,7 @@ FORMATS: Final[Mapping[str, Callable[[Sequence[Row], str], bytes]]] = {
 
 def write_whole(path: Path, content: bytes) -> Path:
     """Write a file so that nobody ever reads half of it, even if we die in between."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    replace_whole(path, content)
     return path
 
 

@@ -7,7 +7,6 @@ hung arrives then.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import struct
 import threading
@@ -69,6 +68,9 @@ class Relay:
 
     async def _refuse(self) -> None:
         self._refuses = True
+        await self._reset_all()
+
+    async def _reset_all(self) -> None:
         for writer in list(self._writers):
             _reset(writer)
 
@@ -82,6 +84,11 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _may_pass(self, *, requests: bool) -> bool:  # noqa: ARG002  for those that tell
+        """Wait until a chunk may pass; False swallows it."""
+        await self._open.wait()
+        return True
 
     async def _connected(
         self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter
@@ -106,21 +113,30 @@ class Relay:
         self._writers |= both
         try:
             await asyncio.gather(
-                self._pump(client_in, server_out), self._pump(server_in, client_out)
+                self._pump(client_in, server_out, requests=True),
+                self._pump(server_in, client_out, requests=False),
             )
         finally:
             self._writers -= both
             for writer in both:
                 writer.close()
 
-    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        """Pass bytes on until the source ends."""
-        with contextlib.suppress(ConnectionError):
-            while data := await source.read(_CHUNK):
-                await self._open.wait()
+    async def _pump(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, requests: bool
+    ) -> None:
+        """Pass bytes on until the source ends; a target that has gone does not stop us."""
+        while data := await _read(source):
+            if await self._may_pass(requests=requests) and not target.is_closing():
                 target.write(data)
         if not target.is_closing() and target.can_write_eof():
             target.write_eof()
+
+
+async def _read(source: asyncio.StreamReader) -> bytes:
+    try:
+        return await source.read(_CHUNK)
+    except ConnectionError:
+        return b""
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 import traceback
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import click
 from idemwatch.alerts.names import STATE_JOB, WORKER_JOB
 from idemwatch.idempotency.command_settings import (
-    LOG,
     app_of,
     database_option,
     redis_option,
@@ -21,10 +19,9 @@ from idemwatch.idempotency.command_settings import (
 from idemwatch.idempotency.errors import IdempotencyError
 from idemwatch.idempotency.printing import print_text
 from idemwatch.idempotency.settings import check_url
+from idemwatch.scheduler.check_command import CheckCommand
 from idemwatch.scheduler.command_options import Number
-from idemwatch.scheduler.exit_codes import INTERRUPTED
 from idemwatch.scheduler.terminal import screen
-from idemwatch.scheduler.validate_command import CouldNotRun, WrongUsage
 
 from .doctor_checks import Places, checks
 from .doctor_fetch import checked
@@ -58,31 +55,10 @@ Exit codes, as those of validate-schedules:
 """
 
 
-class _Command(click.Command):
-    """Ends with 3 whenever nothing was checked, so that 1 and 2 always mean what was found."""
-
-    def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        try:
-            return super().make_context(*args, **extra)
-        except click.UsageError as error:
-            raise WrongUsage(error.format_message(), error.ctx) from None
-
-    def invoke(self, ctx: click.Context) -> Any:
-        LOG.addHandler(logging.NullHandler())  # what a failure logs, its finding says once
-        try:
-            ctx.exit(super().invoke(ctx))
-        except (click.exceptions.Exit, click.Abort):
-            raise
-        except click.ClickException as error:
-            raise CouldNotRun(error.format_message()) from error
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(INTERRUPTED)
-        except IdempotencyError as error:
-            raise CouldNotRun(str(error)) from error
-        except Exception as error:
-            told = "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
-            raise CouldNotRun(told) from error
+class _Command(CheckCommand):
+    def unforeseen(self, error: Exception) -> str:
+        """Without its text, in which there may be a password."""
+        return "".join(traceback.format_tb(error.__traceback__)) + type(error).__name__
 
 
 @click.command("doctor", cls=_Command, help=HELP)

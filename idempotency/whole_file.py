@@ -9,7 +9,7 @@ from pathlib import Path
 
 def replace_whole(path: Path, data: bytes, state: os.stat_result | None = None) -> None:
     """Write beside the file and rename. `state`: whose mode and owner it gets. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     try:
         with beside.open("xb") as file:
             file.write(data)

@@ -6,17 +6,13 @@ What needs numpy is imported when the command runs, so that its absence can be t
 
 from __future__ import annotations
 
-import logging
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from idemwatch.idempotency.command_settings import LOG
-from idemwatch.idempotency.errors import IdempotencyError
 
+from .check_command import CheckCommand
 from .command_options import fleet_options
-from .exit_codes import COULD_NOT_RUN, INTERRUPTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,49 +27,11 @@ CHOSEN: Final = {
 """The check of each option that asks for one alone."""
 
 
-class CouldNotRun(click.ClickException):
-    """Nothing was validated."""
-
-    exit_code = COULD_NOT_RUN
-
-
-class WrongUsage(click.UsageError):
-    """Nothing was validated, as an option is wrong."""
-
-    exit_code = COULD_NOT_RUN
-
-
-class _Command(click.Command):
-    """A command that ends with 3 whenever it could not run, also for a wrong option or a crash."""
-
-    def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        try:
-            return super().make_context(*args, **extra)
-        except click.UsageError as error:
-            raise WrongUsage(error.format_message(), error.ctx) from None
-
-    def invoke(self, ctx: click.Context) -> Any:
-        LOG.addHandler(logging.NullHandler())  # what a failure logs, its error says once
-        try:
-            ctx.exit(super().invoke(ctx))
-        except (click.exceptions.Exit, click.Abort):
-            raise
-        except click.ClickException as error:
-            raise CouldNotRun(error.format_message()) from error
-        except KeyboardInterrupt:  # under celery too, which would make a 1 of it
-            click.echo("interrupted", err=True)
-            ctx.exit(INTERRUPTED)
-        except Exception as error:
-            raise CouldNotRun(_told(error)) from error
-
-
-def _told(error: Exception) -> str:
-    """Our errors are one line; what nobody foresaw comes with its traceback."""
-    if isinstance(error, IdempotencyError):
-        return str(error)
-    if isinstance(error, ModuleNotFoundError) and error.name == "numpy":
-        return f"validate-schedules needs {error.name}: {EXTRA}"
-    return "".join(traceback.format_exception(error)).rstrip()
+class _Command(CheckCommand):
+    def unforeseen(self, error: Exception) -> str:
+        if isinstance(error, ModuleNotFoundError) and error.name == "numpy":
+            return f"validate-schedules needs {error.name}: {EXTRA}"
+        return super().unforeseen(error)
 
 
 @click.command("validate-schedules", cls=_Command)

@@ -14,6 +14,7 @@ from idemwatch.idempotency.report_file import require_folder
 from idemwatch.idempotency.settings import Settings
 
 from .changes import Change
+from .check_command import CouldNotRun
 from .command_options import Fleet, read_fleet
 from .command_steps import open_table, operator
 from .findings import CHECKS, Severity
@@ -23,7 +24,6 @@ from .remedy import remedies
 from .report import Report
 from .report_output import Output
 from .terminal import explained
-from .validate_command import CouldNotRun
 from .validation import validate
 
 TABLE: Final = "table"

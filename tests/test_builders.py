@@ -15,6 +15,7 @@ from idemwatch.idempotency.builders import (
     ticket_escalation_key,
 )
 from idemwatch.idempotency.errors import UnencodableArgument
+from idemwatch.idempotency.keys import readable
 
 DAY = date(2026, 11, 24)
 
@@ -39,6 +40,14 @@ def test_personal_data_is_hashed() -> None:
     assert key != email_notification_key("bob@example.com", "welcome", {"name": "Alice"})
     assert "@" not in autoclose_key("bob@example.com", DAY)
     assert "secret" not in report_generation_key("load", {"who": "secret"}, 7)
+
+
+def test_an_address_in_a_key_of_ones_own_is_hashed() -> None:
+    found = readable("mail:anna@example.org:welcome")
+    assert found.startswith("mail:") and found.endswith(":welcome") and "@" not in found
+    assert readable(found) == found
+    assert readable("mail:Anna@example.org:welcome") != found, "another key stays another one"
+    assert readable("effect:3@2026-03-01T00:00:00Z") == "effect:3@2026-03-01T00:00:00Z"
 
 
 def test_parts_cannot_run_into_each_other() -> None:
