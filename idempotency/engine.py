@@ -58,9 +58,14 @@ class Engine:
         self.stores = Stores(settings)
         self.publishing = Stores(settings, answer_seconds=PUBLISH_ANSWER_SECONDS)
         self.publish_quiet_until = 0.0
-        self.heartbeat = Heartbeat()
+        self._heartbeats: dict[Store, Heartbeat] = {}
         database = self.stores.database()
         self.statistics = Statistics(database, settings.namespace) if database else None
+
+    def heartbeat(self, store: Store) -> Heartbeat:
+        """That of a store: a thread each, so that one that hangs delays no lease in another."""
+        found = self._heartbeats.get(store)
+        return found or self._heartbeats.setdefault(store, Heartbeat(store))
 
     def timed(self, store: Store, operation: str, work: Callable[[], T]) -> T:
         """Run one operation of a store, timed, its failure counted."""
@@ -85,11 +90,11 @@ class Engine:
 
     def _undo(self, store: Store, claim: Claim) -> None:
         """The reply was lost: an unknown claim must not count as a crash of ours."""
-        self.later(lambda: store.abandon(claim.key, claim.owner))
+        self.later(store, lambda: store.abandon(claim.key, claim.owner))
 
-    def later(self, errand: Callable[[], object]) -> None:
+    def later(self, store: Store, errand: Callable[[], object]) -> None:
         """Do it in the background as soon as the store answers."""
-        self.heartbeat.later(errand, LATE_SECONDS)
+        self.heartbeat(store).later(errand, LATE_SECONDS)
 
     def hold(
         self,
@@ -114,21 +119,21 @@ class Engine:
         lease = Lease(
             store, held, task=task, claimed_at=claimed_at, max_hold_seconds=max_hold_seconds
         )
-        self.heartbeat.add(lease)
+        self.heartbeat(store).add(lease)
         return lease
 
     def complete(self, lease: Lease, result: Result) -> Completion:
         """Store the result, trying for as long as a lease; then go on trying in the background."""
-        self.heartbeat.remove(lease)
+        self.heartbeat(lease.store).remove(lease)
         give_up = time.monotonic() + lease.seconds
         try:
             return self._complete_until(give_up, lease, result)
         except StoreUnavailable as error:
             log.error("the result of %s is not stored yet: %s", lease.key, error)
-            self.later(lambda: self._complete_late(lease, result))
+            self.later(lease.store, lambda: self._complete_late(lease, result))
             return Completion.DEFERRED
         except BaseException:  # a time limit: the work is done all the same
-            self.later(lambda: self._complete_late(lease, result))
+            self.later(lease.store, lambda: self._complete_late(lease, result))
             raise
 
     def _complete_until(self, give_up: float, lease: Lease, result: Result) -> Completion:
@@ -152,7 +157,7 @@ class Engine:
 
     def park(self, lease: Lease, *, fingerprint: str, open_after: timedelta) -> None:
         """Keep the key for the next attempt; a stale claim is counted."""
-        self.heartbeat.remove(lease)
+        self.heartbeat(lease.store).remove(lease)
         store, held = lease.store, lease.held
         open_after_us = microseconds(open_after)
 
@@ -167,7 +172,7 @@ class Engine:
 
     def release(self, lease: Lease) -> None:
         """Give the key back without a result; a stale claim is counted."""
-        self.heartbeat.remove(lease)
+        self.heartbeat(lease.store).remove(lease)
         store, held = lease.store, lease.held
         try:
             if not self.timed(store, "release", lambda: store.release(held)):
@@ -180,7 +185,7 @@ class Engine:
             if not lease.store.release(lease.held):
                 lease.lose()
 
-        self.later(release)
+        self.later(lease.store, release)
 
     def count(self, claim: Claim, outcome: Outcome, task: str) -> None:
         """Count a check, exactly in the metrics and soon in PostgreSQL."""
@@ -209,7 +214,8 @@ class Engine:
 
     def close(self) -> None:
         """Finish what waits in the background and give back all connections."""
-        self.heartbeat.stop()
+        for heartbeat in self._heartbeats.values():
+            heartbeat.stop()
         if self.statistics is not None:
             self.statistics.stop()
         self.publishing.close()

@@ -1,4 +1,6 @@
-"""Leases, and the one thread per process that renews them all.
+"""Leases, and the one thread per store that renews them all.
+
+A store that does not answer holds up its own thread, never the leases in another store.
 
 A lease that the thread cannot renew is not given up before the store says that another holds the
 key: it may still be renewed after it ran out, if nobody took it.
@@ -84,9 +86,10 @@ class Lease:
 
 
 class Heartbeat:
-    """Renews leases every third of their length, and runs errands that a store refused."""
+    """Renews the leases in one store every third of their length, and runs its errands."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
         self._clock = clock
         self._leases: dict[str, Lease] = {}
         self._errands: deque[tuple[Callable[[], object], float]] = deque(maxlen=ERRANDS)
@@ -159,29 +162,30 @@ class Heartbeat:
         except Exception:
             log.exception("the heartbeat met an error and goes on")
 
-    def _due(self) -> dict[Store, list[Lease]]:
+    def _due(self) -> list[Lease]:
         now = self._clock()
-        due: dict[Store, list[Lease]] = {}
+        due: list[Lease] = []
         for lease in list(self._leases.values()):
             if now > lease.hold_until:
                 self._leases.pop(lease.held.claim.owner, None)
                 log.error("%s held %s for too long: renewed no more", lease.task, lease.key)
             elif now - lease.renewed_at >= lease.seconds / 6:
-                due.setdefault(lease.store, []).append(lease)
+                due.append(lease)
         return due
 
-    def _renew(self, due: dict[Store, list[Lease]]) -> None:
-        for store, leases in due.items():
-            began = self._clock()
-            try:
-                with metrics.store_seconds(store.name, "renew").time():
-                    kept = store.renew([lease.held for lease in leases])
-            except StoreUnavailable as error:
-                metrics.store_errors(store.name, "renew").inc()
-                log.warning("%d leases could not be renewed: %s", len(leases), error)
-                self._soon = True
-                continue
-            self._settle(leases, kept, began)
+    def _renew(self, leases: list[Lease]) -> None:
+        if not leases:
+            return
+        name, began = self._store.name, self._clock()
+        try:
+            with metrics.store_seconds(name, "renew").time():
+                kept = self._store.renew([lease.held for lease in leases])
+        except StoreUnavailable as error:
+            metrics.store_errors(name, "renew").inc()
+            log.warning("%d leases could not be renewed: %s", len(leases), error)
+            self._soon = True
+            return
+        self._settle(leases, kept, began)
 
     def _settle(self, leases: Iterable[Lease], kept: set[str], began: float) -> None:
         for lease in leases:

@@ -213,8 +213,9 @@ class Publication:
 def forget_publication(engine: Engine, key: str, task_id: str) -> None:
     """The message does not do the work: the next call is published again."""
 
+    notes = engine.stores.notes()
+
     def forget() -> None:
-        notes = engine.stores.notes()
         found = notes.find(_NOTE + key)
         if found is not None and found.record.owner == task_id:
             notes.forget(_NOTE + key)
@@ -222,4 +223,4 @@ def forget_publication(engine: Engine, key: str, task_id: str) -> None:
     try:
         forget()
     except StoreUnavailable:
-        engine.later(forget)
+        engine.later(notes, forget)

@@ -41,6 +41,10 @@ class Line:
     def engine(self) -> Any:
         return self.service.engine
 
+    @property
+    def heartbeat(self) -> Any:
+        return self.engine.heartbeat(self.service.store)
+
     def claim(self, **changed: Any) -> Claim:
         """A claim of ours for a second."""
         given = {"owner": "ours", "authority": self.service.settings.authority}
@@ -151,8 +155,8 @@ def test_a_claim_that_is_turned_away_touches_nothing(line: Line) -> None:
     hold(line.direct)
     before = record(line.direct)
     answer = line.engine.claim(line.service.store, line.claim())
-    assert answer.outcome is Outcome.RUNNING and not line.engine.heartbeat._errands
-    line.engine.heartbeat.beat()
+    assert answer.outcome is Outcome.RUNNING and not line.heartbeat._errands
+    line.heartbeat.beat()
     assert record(line.direct) == before
 
 
@@ -211,7 +215,7 @@ def test_a_key_is_held_no_longer_than_max_hold(line: Line) -> None:
 @pytest.mark.parametrize("end", ["complete", "park", "release"])
 def test_a_stale_holder_ends_nothing_of_its_successors(line: Line, end: str) -> None:
     lease, before = line.hold(), lost_leases()
-    line.engine.heartbeat.remove(lease)  # frozen
+    line.heartbeat.remove(lease)  # frozen
     end_lease(line.direct)
     hold(line.direct, owner="successor")
     successor = record(line.direct)
@@ -312,11 +316,11 @@ def test_a_late_result_that_a_successor_has_overtaken_is_counted(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost, stale = lost_leases(), counted("completions_total", task=TASK, result="stale")
-    monkeypatch.setattr(line.engine.heartbeat, "_ensure_running", lambda _: None)
+    monkeypatch.setattr(line.heartbeat, "_ensure_running", lambda _: None)
     late(line, b"7", monkeypatch)
     end_lease(line.direct)
     successor = hold(line.direct)
-    line.engine.heartbeat.beat()
+    line.heartbeat.beat()
     assert record(line.direct).owner == successor.claim.owner
     assert lost_leases() == lost + 1
     assert counted("completions_total", task=TASK, result="stale") == stale + 1

@@ -20,7 +20,7 @@ class Silent(Heartbeat):
 
     def __init__(self) -> None:
         self.now = 0
-        super().__init__(lambda: float(self.now))
+        super().__init__(MemoryStore(), lambda: float(self.now))
 
     def _ensure_running(self, period: float) -> None:
         """The test beats."""
@@ -87,9 +87,14 @@ def test_errands_do_not_fill_the_memory(heartbeat: Silent) -> None:
 
 
 @pytest.fixture
-def running() -> Iterator[Heartbeat]:
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def running(store: MemoryStore) -> Iterator[Heartbeat]:
     """A heartbeat with its thread."""
-    heartbeat = Heartbeat()
+    heartbeat = Heartbeat(store)
     yield heartbeat
     heartbeat.stop()
 
@@ -105,8 +110,10 @@ def lease_of_a_second(store: MemoryStore, key: str) -> Lease:
     return Lease(store, held, task="tests", claimed_at=time.monotonic(), max_hold_seconds=60)
 
 
-def test_one_thread_serves_all_leases_and_ends_with_its_errands_done(running: Heartbeat) -> None:
-    store, already = MemoryStore(), threads()
+def test_one_thread_serves_all_leases_and_ends_with_its_errands_done(
+    store: MemoryStore, running: Heartbeat
+) -> None:
+    already = threads()
     for key in ("a", "b"):
         running.add(lease_of_a_second(store, key))
     assert threads() == already + 1
@@ -118,8 +125,10 @@ def test_one_thread_serves_all_leases_and_ends_with_its_errands_done(running: He
     assert done.is_set() and threads() == already
 
 
-def test_a_short_lease_is_renewed_in_time_though_the_thread_is_idle(running: Heartbeat) -> None:
-    store, idle = MemoryStore(), threading.Event()
+def test_a_short_lease_is_renewed_in_time_though_the_thread_is_idle(
+    store: MemoryStore, running: Heartbeat
+) -> None:
+    idle = threading.Event()
     running.later(idle.set, 600)
     assert idle.wait(DEADLINE_SECONDS)  # the thread waits for long now
     running.add(lease_of_a_second(store, "a"))

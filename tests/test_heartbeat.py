@@ -6,17 +6,22 @@ The store is in memory; its clock and the heartbeat's show the same time.
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from idemwatch.idempotency import LeaseLost, StoreUnavailable
+from idemwatch.idempotency.engine import Engine
 from idemwatch.idempotency.heartbeat import Heartbeat, Lease
 from idemwatch.idempotency.memory_store import MemoryStore
 from idemwatch.idempotency.metrics import REGISTRY
 from idemwatch.idempotency.record import SECOND, Claim
+from idemwatch.idempotency.settings import Settings
 from idemwatch.idempotency.store import Held
+from support.stores import DEADLINE_SECONDS, wait_until
 
 TASK = "tests.heartbeat"
 LEASE_SECONDS = 30.0
@@ -59,16 +64,51 @@ class Silent(Heartbeat):
 
 @pytest.fixture
 def heartbeat(store: Timed) -> Heartbeat:
-    return Silent(lambda: store.now)
+    return Silent(store, lambda: store.now)
 
 
-def lease_on(store: Timed, key: str, *, clock: float | None = None, **options: Any) -> Lease:
+class Hanging(MemoryStore):
+    """A store that does not answer a renewal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self._answer = threading.Event(), threading.Event()
+
+    def renew(self, held: Sequence[Held]) -> set[str]:
+        self.asked.set()
+        self._answer.wait()
+        return super().renew(held)
+
+    @contextmanager
+    def released_at_the_end(self) -> Iterator[None]:
+        """It answers after all, so that its thread ends."""
+        try:
+            yield
+        finally:
+            self._answer.set()
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    made = Engine(Settings(store="memory"))
+    yield made
+    made.close()
+
+
+def lease_on(
+    store: MemoryStore,
+    key: str,
+    *,
+    clock: float | None = None,
+    lease_us: int = int(LEASE_SECONDS * SECOND),
+    **options: Any,
+) -> Lease:
     """A held key. `clock` is when it was claimed, unless by the store's clock."""
-    claim = Claim(key=key, owner=f"owner of {key}", authority="postgres")
+    claim = Claim(key=key, owner=f"owner of {key}", authority="postgres", lease_us=lease_us)
     answer = store.claim(claim)
     assert answer.granted
     held = Held(claim=claim, fence=answer.fence, created_us=answer.fence)
-    claimed_at = store.now if clock is None else clock
+    claimed_at = getattr(store, "now", 0.0) if clock is None else clock
     given = {"task": TASK, "claimed_at": claimed_at, "max_hold_seconds": 3600.0, **options}
     return Lease(store, held, **given)
 
@@ -147,16 +187,15 @@ def test_an_unknown_error_does_not_end_the_heartbeat(
     assert store.left("a") == LEASE_SECONDS
 
 
-def test_one_store_that_is_away_does_not_stop_the_others(heartbeat: Heartbeat) -> None:
-    away, there = Timed(), Timed()
-    away.now = there.now = heartbeat._clock()
-    heartbeat.add(lease_on(away, "a"))
-    heartbeat.add(lease_on(there, "b"))
-    away.failures = 9
-    heartbeat._clock = lambda: there.now
-    there.now += 10
-    heartbeat.beat()
-    assert there.left("b") == LEASE_SECONDS
+def test_a_store_that_hangs_delays_no_lease_in_another(engine: Engine) -> None:
+    hangs, answers = Hanging(), MemoryStore()
+    with hangs.released_at_the_end():
+        for store in (hangs, answers):
+            lease = lease_on(store, "a", clock=time.monotonic(), lease_us=SECOND)
+            engine.heartbeat(store).add(lease)
+        assert hangs.asked.wait(DEADLINE_SECONDS)
+        first = answers._records["a"].due_us
+        wait_until(lambda: answers._records["a"].due_us > first, 0.9)
 
 
 def test_a_lease_is_renewed_no_longer_than_max_hold(

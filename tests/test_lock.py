@@ -228,7 +228,7 @@ def test_a_late_holder_does_not_give_its_successors_lock_away(
 def test_a_late_holder_is_told_when_it_asks(service: IdempotencyService) -> None:
     with ExitStack() as stack, service.lock(NAME) as held:
         lose(service, held, stack)
-        service.engine.heartbeat.beat()  # renews nothing: too early
+        service.engine.heartbeat(held.store).beat()  # renews nothing: too early
         held.renewed_at -= held.seconds  # frozen for the length of the lease
         with pytest.raises(LeaseLost, match=KEY):
             held.check()
