@@ -1,7 +1,8 @@
 """How many messages wait in the broker's queues.
 
 Redis keeps a list for each priority, and kombu adds them up; an AMQP broker is asked by a passive
-declaration. Invariant: a queue that is not there has 0 messages, and is not made by the look at it.
+declaration. Invariant: a queue that is not there has 0 messages, and is not made by the look at it;
+one whose key is something else is left out, and costs no other queue.
 """
 
 from __future__ import annotations
@@ -67,9 +68,12 @@ def _lengths(connection: Any, queues: Sequence[str]) -> Iterator[tuple[str, int]
         try:
             yield queue, int(channel.queue_declare(queue, passive=passive).message_count)
         except connection.channel_errors as error:
-            if not _is_not_found(error):
+            if _is_not_found(error):
+                yield queue, 0
+            elif "WRONGTYPE" in str(error):
+                log.warning("%s is left out: the key of that name is no queue (%s)", queue, error)
+            else:
                 raise
-            yield queue, 0
 
 
 def _is_not_found(error: Any) -> bool:

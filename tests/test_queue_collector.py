@@ -60,6 +60,17 @@ def test_a_prefix_of_all_keys_is_respected(redis_url: str) -> None:
     assert lengths(Broker(app_on(redis_url)), "fast") == {"fast": 0}
 
 
+def test_a_key_that_is_no_queue_is_told_and_hides_no_queue(
+    redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_on(redis_url)
+    app.send_task("t.one", queue="slow")
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("fast", "text")
+    assert lengths(Broker(app), "fast", "slow") == {"slow": 1}
+    assert "fast is left out" in caplog.text
+
+
 def test_looking_makes_nothing(redis_url: str) -> None:
     lengths(Broker(app_on(redis_url)), "never-made")
     with redis.Redis.from_url(redis_url) as client:
