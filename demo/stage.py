@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import psycopg
 import redis
 from idemwatch.idempotency.errors import ConfigurationError
+from idemwatch.idempotency.redis_urls import places_of
 from idemwatch.idempotency.settings import Settings
 from psycopg import sql
 
@@ -121,6 +122,12 @@ def _keys(url: str, namespace: str) -> Iterator[str]:
 
 
 def _connect_redis(url: str) -> redis.Redis:
+    if places_of(url, "IDEMWATCH_REDIS_URL") is not None:
+        raise ConfigurationError(
+            "IDEMWATCH_REDIS_URL",
+            "the demo's broker needs a single Redis (redis://host/0): give it one, or unset the "
+            "variable to have the demo start one",
+        )
     client = redis.Redis.from_url(url, socket_connect_timeout=CONNECT_SECONDS)
     try:
         client.ping()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from idemwatch.idempotency.errors import StoreUnavailable
-from idemwatch.idempotency.redis_link import RedisLink
+from idemwatch.idempotency.redis_link import RedisLink, kind_of
 from redis.exceptions import NoPermissionError, ResponseError
 
 # What the scripts of claims send, on a key that nobody has: SET ... XX writes nothing then, and is
@@ -24,6 +24,9 @@ redis.call('GETRANGE', KEYS[1], 0, 1)
 redis.call('SET', KEYS[1], '', 'XX', 'PX', '1')
 return redis.call('DEL', KEYS[1])
 """
+
+_TRIES: Final = 1000
+"""Keys that are tried until one is of the node that is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,8 @@ class Server:
     append_only: bool | None = None
     snapshots: bool | None = None
     cluster: bool = False
+    replicas: int | None = None
+    least_replicas: int | None = None
 
 
 @contextmanager
@@ -64,17 +69,23 @@ def server(link: RedisLink) -> Server:
         append_only=None if aof is None else aof == "1",
         snapshots=_snapshots(link),
         cluster=told.get("cluster_enabled") == "1",
+        replicas=_number(told.get("connected_slaves")),
+        least_replicas=_number(_config(link, "min-replicas-to-write")),
     )
 
 
 def refusal(link: RedisLink, namespace: str) -> str:
     """Why it would refuse what claims send, "" if it would not. Nothing is written."""
-    try:
-        link.call("EVAL", TRY, 1, f"{namespace}:{{doctor:{uuid.uuid4().hex}}}")
-    except StoreUnavailable as refused:
-        if isinstance(refused.__cause__, ResponseError):
-            return refused.reason
-        raise
+    for _ in range(_TRIES):
+        try:
+            link.call("EVAL", TRY, 1, f"{namespace}:{{doctor:{uuid.uuid4().hex}}}")
+        except StoreUnavailable as refused:
+            if kind_of(refused.__cause__) == "MOVED":
+                continue  # a key of another node
+            if isinstance(refused.__cause__, ResponseError):
+                return refused.reason
+            raise
+        return ""
     return ""
 
 
@@ -105,8 +116,14 @@ def _section(link: RedisLink, name: str) -> dict[str, str]:
 
 def _snapshots(link: RedisLink) -> bool | None:
     """Whether it saves itself now and then; CONFIG is often refused."""
-    reply = _allowed(link, "CONFIG", "GET", "save")
-    return bool(reply[1]) if isinstance(reply, list) and len(reply) == 2 else None
+    value = _config(link, "save")
+    return None if value is None else bool(value)
+
+
+def _config(link: RedisLink, name: str) -> str | None:
+    reply = _allowed(link, "CONFIG", "GET", name)
+    told = isinstance(reply, list) and len(reply) == 2
+    return bytes(reply[1]).decode(errors="replace") if told and isinstance(reply, list) else None
 
 
 def _allowed(link: RedisLink, *command: str) -> object:

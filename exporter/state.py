@@ -151,7 +151,9 @@ class State:
         return WorkerCollector(directory, stale_seconds=kept)
 
     def _database(self) -> PostgresLink:
-        return PostgresLink(self._settings.database_url or "", ANSWER_SECONDS)
+        settings = self._settings
+        url = settings.database_url or ""
+        return PostgresLink(url, ANSWER_SECONDS, pooled=settings.database_pooled)
 
     def _redis(self) -> RedisLink:
         return RedisLink.from_url(self._settings.redis_url or "")

@@ -54,8 +54,8 @@ def postgres_collector(link: PostgresLink) -> StoreCollector:
 
 
 def redis_collector(link: RedisLink) -> StoreCollector:
-    """Redis."""
-    return StoreCollector("redis", lambda: link.call("PING"), link.close)
+    """Redis; of a cluster all masters."""
+    return StoreCollector("redis", lambda: link.each("PING"), link.close)
 
 
 def broker_collector(broker: Broker) -> StoreCollector:

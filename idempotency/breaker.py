@@ -19,13 +19,19 @@ LONGEST_PAUSE_SECONDS: Final = 5.0
 class Breaker:
     """Open after a failure, for 0.5 s at first and up to 5 s; one caller tries it then.
 
-    Races between threads cost at most a try too many.
+    Races between threads cost at most a try too many. show: told when it opens and closes;
+    default: the store's gauge.
     """
 
-    def __init__(self, store: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: str,
+        clock: Callable[[], float] = time.monotonic,
+        show: Callable[[bool], object] | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock
-        self._gauge = metrics.CIRCUIT_OPEN.labels(store)
+        self._show = show or metrics.CIRCUIT_OPEN.labels(store).set
         self._pause = FIRST_PAUSE_SECONDS
         self._open_until = 0.0
         self.is_open = False
@@ -45,7 +51,7 @@ class Breaker:
         if self.is_open:
             self.is_open = False
             self._pause = FIRST_PAUSE_SECONDS
-            self._gauge.set(0)
+            self._show(False)
             log.info("%s answers again", self._store)
 
     def require(self) -> None:
@@ -55,7 +61,7 @@ class Breaker:
 
     def close(self) -> None:
         """Nobody asks any more: what is left of it is not shown as an outage."""
-        self._gauge.set(0)
+        self._show(False)
 
     def failed(self, reason: str) -> StoreUnavailable:
         """The store did not answer. Returns the error to raise."""
@@ -63,6 +69,6 @@ class Breaker:
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
         if not self.is_open:
             self.is_open = True
-            self._gauge.set(1)
+            self._show(True)
             log.warning("%s is left out for a moment: %s", self._store, reason)
         return StoreUnavailable(self._store, reason)

@@ -16,13 +16,14 @@ from .purge_store import purge as purge_batches
 from .schema import REQUIRED_REVISION
 
 
-def _database_url(ctx: click.Context, given: str | None) -> str:
-    url = settings_for(ctx, database_url=given).database_url
-    if url is None:
+def _database(ctx: click.Context, given: str | None) -> tuple[str, bool | None]:
+    """Its URL, and whether a pooler shares its sessions, where that is told."""
+    settings = settings_for(ctx, database_url=given)
+    if settings.database_url is None:
         raise ConfigurationError(
             "idempotency_database_url", "is not set: say --database-url postgresql://user@host/db"
         )
-    return url
+    return settings.database_url, settings.database_pooled
 
 
 def _revisions(url: str) -> str:
@@ -46,13 +47,14 @@ def upgrade(ctx: click.Context, revision: str, database_url: str | None) -> None
     """Bring the schema up to REVISION (default: the newest).
 
     Safe while workers run, and when two run it at once. Indexes are built concurrently. The tables
-    of the demo's facility application are made by `facility` alone.
+    of the demo's facility application are made by `facility` alone. Needs PostgreSQL itself, not a
+    pooler before it that shares sessions.
     """
     from . import migrate
 
-    url = _database_url(ctx, database_url)
+    url, pooled = _database(ctx, database_url)
     before = _revisions(url)
-    migrate.upgrade(url, revision)
+    migrate.upgrade(url, revision, pooled=pooled)
     after = _revisions(url)
     click.echo(f"already at {after}" if before == after else f"{before} -> {after}")
 
@@ -69,7 +71,7 @@ def downgrade(ctx: click.Context, revision: str, yes: bool, database_url: str | 
     """
     from . import migrate
 
-    url = _database_url(ctx, database_url)
+    url, pooled = _database(ctx, database_url)
     before = _revisions(url)
     if not yes:
         click.confirm(
@@ -77,7 +79,7 @@ def downgrade(ctx: click.Context, revision: str, yes: bool, database_url: str | 
             "finished work may be done again. Go on?",
             abort=True,
         )
-    migrate.downgrade(url, revision)
+    migrate.downgrade(url, revision, pooled=pooled)
     click.echo(f"{before} -> {_revisions(url)}")
 
 
@@ -88,7 +90,7 @@ def current(ctx: click.Context, database_url: str | None) -> None:
     """Show the revision of the database; exit 1 unless it is the one this code needs."""
     from . import migrate
 
-    found = migrate.current(_database_url(ctx, database_url))
+    found = migrate.current(_database(ctx, database_url)[0])
     click.echo(f"database: {found or 'not migrated'}, this code needs: {REQUIRED_REVISION}")
     if found != REQUIRED_REVISION:
         newer = found is not None and found > REQUIRED_REVISION
@@ -140,7 +142,8 @@ def purge(
 
     Runs beside working workers. Poisoned keys stay until `idemwatch keys forget`.
     """
-    link = PostgresLink(_database_url(ctx, database_url))
+    url, pooled = _database(ctx, database_url)
+    link = PostgresLink(url, pooled=pooled)
     try:
         count = expired(link)
         if dry_run:

@@ -34,6 +34,7 @@ from .redelivery import (
     UNAVAILABLE_HEADER,
     WAIT_HEADER,
     backoff_seconds,
+    check_message,
     header,
     publish_again,
 )
@@ -65,6 +66,7 @@ class Execution:
         self.args = args
         self.kwargs = kwargs
         self.request = task.request
+        check_message(self.request)
         self.store = engine.stores.get(options.store)
         self.call = self._call_key(args, kwargs)
         self.lease: Lease | None = None
@@ -73,7 +75,9 @@ class Execution:
         self._parked: Lease | None = None
         self._claimed_at = 0.0
         self._waited = header(self.request, WAIT_HEADER)
-        self._token = digest(str(self.request.id).encode(), self._waited.encode())[:12]
+        self._token = digest(
+            str(self.request.id).encode(), self._waited.encode("utf-8", "replace")
+        )[:12]
 
     def run(self) -> Any:
         """The task's result, or the finished one's. Raises as `on_duplicate` and others say."""
@@ -350,7 +354,7 @@ class Execution:
         if self.request.is_eager:
             raise error
         tried = header(self.request, UNAVAILABLE_HEADER)
-        attempt = int(tried) if tried.isdecimal() else 0
+        attempt = int(tried) if tried.isdecimal() and len(tried) < 10 else 0
         delay = backoff_seconds(attempt, self.options.longest_delay_seconds)
         log.info("%s comes again in %.3g s: %s", self.request.id, delay, error)
         raise publish_again(self.task, delay, UNAVAILABLE_HEADER, str(attempt + 1)) from error

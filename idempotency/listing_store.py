@@ -155,15 +155,11 @@ class RedisListing:
         yield [name.decode() for name in self._link.call("SMEMBERS", self._poisoned)]
 
     def _all_keys(self) -> Iterator[list[str]]:
-        cursor = b"0"
         pattern = self._head.replace("\\", "\\\\").replace("*", "\\*").replace("[", "\\[") + "*"
-        while True:
-            cursor, names = self._link.call("SCAN", cursor, "MATCH", pattern, "COUNT", 500)
+        for names in self._link.walk(pattern):
             texts = [name.decode(errors="replace") for name in names]
             # Not those that a lock's waiters block on.
             yield [text.removeprefix(self._head)[:-1] for text in texts if text.endswith("}")]
-            if cursor == b"0":
-                return
 
 
 def created(entry: Entry) -> datetime:

@@ -11,12 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from .errors import ConfigurationError, SchemaMismatch, StoreUnavailable
+from .postgres_link import is_pooled
 from .schema import VERSION_TABLE
 
 try:
@@ -51,10 +52,11 @@ class Step(NamedTuple):
     summary: str
 
 
-def upgrade(database_url: str, revision: str = HEAD) -> None:
+def upgrade(database_url: str, revision: str = HEAD, *, pooled: bool | None = None) -> None:
     """Bring the schema up to `revision`; a branch brings the trunk to its newest first.
 
-    Raises StoreUnavailable, SchemaMismatch (the database is newer) or ConfigurationError.
+    `pooled`: False for a pooler that keeps sessions; else none may stand before the server. Raises
+    StoreUnavailable, SchemaMismatch (the database is newer) or ConfigurationError.
     """
     _require_known(revision, _names(HEAD, *BRANCHES))
 
@@ -64,10 +66,10 @@ def upgrade(database_url: str, revision: str = HEAD) -> None:
             # Within a transaction that reading has begun, Alembic would not commit the next one.
             config.attributes["connection"].commit()
 
-    _alter(database_url, up)
+    _alter(database_url, up, pooled)
 
 
-def downgrade(database_url: str, revision: str) -> None:
+def downgrade(database_url: str, revision: str, *, pooled: bool | None = None) -> None:
     """Take the schema back to `revision`. Removed are all tables with their records by "base",
     those of one branch by "BRANCH@base".
     """
@@ -80,7 +82,7 @@ def downgrade(database_url: str, revision: str) -> None:
             connection.execute(text(f"DROP TABLE IF EXISTS {VERSION_TABLE}"))
             connection.commit()
 
-    _alter(database_url, down)
+    _alter(database_url, down, pooled)
 
 
 def current(database_url: str, branch: str = TRUNK) -> str | None:
@@ -185,15 +187,30 @@ def _config(out: io.StringIO | None = None) -> Config:
     return config
 
 
-def _alter(database_url: str, step: Callable[[Config], None]) -> None:
+def _alter(database_url: str, step: Callable[[Config], None], pooled: bool | None) -> None:
     config = _config()
     with _connected(database_url) as connection:
+        _require_session(connection, pooled)
         _take_turn(connection)
         config.attributes["connection"] = connection
         try:
             step(config)
         except CommandError as error:
             raise SchemaMismatch("postgres", _advice(str(error))) from error
+
+
+def _require_session(connection: Connection, pooled: bool | None) -> None:
+    """A turn belongs to a session: one that is shared would never give it back."""
+    driver: Any = connection.connection.dbapi_connection
+    shared = is_pooled(driver) if pooled is None else pooled
+    connection.rollback()
+    if shared:
+        raise ConfigurationError(
+            "idempotency_database_url",
+            "leads to a pooler (PgBouncer), and a migration needs a session of its own: say "
+            "--database-url with the address of PostgreSQL itself, or set "
+            "idempotency_database_pooled to false if the pooler keeps sessions",
+        )
 
 
 def _take_turn(connection: Connection) -> None:
@@ -232,7 +249,9 @@ def _connected(database_url: str) -> Iterator[Connection]:
             "idempotency_database_url", "not a PostgreSQL URL: postgresql://user@host/database"
         ) from None
     engine = create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(database_url), poolclass=NullPool
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(database_url, prepare_threshold=None),
+        poolclass=NullPool,
     )
     try:
         with engine.connect() as connection:

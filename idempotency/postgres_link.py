@@ -4,6 +4,11 @@ Idle connections are kept in a deque: a pool with threads of its own costs 25 mi
 statement more, and has to be started again after each fork.
 
 Every statement sent here may be sent twice: claims name their owner, writes their owner and fence.
+
+Behind a pooler that shares sessions (PgBouncer with pool_mode = transaction) a statement meets
+another session than the one before it. So nothing is prepared there: a name that another client
+prepared stands for that one's statement. A pooler is seen by the process id that it gives a new
+connection, which is not that of the server's process that answers.
 """
 
 from __future__ import annotations
@@ -14,10 +19,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import ReadOnlySqlTransaction, SerializationFailure
+from psycopg.errors import (
+    DuplicatePreparedStatement,
+    InvalidSqlStatementName,
+    ReadOnlySqlTransaction,
+    SerializationFailure,
+)
 from psycopg.pq import TransactionStatus
 
 from .answer_guard import AnswerGuard
@@ -46,6 +57,7 @@ _KEEPALIVE: Final[dict[str, Any]] = {
     "tcp_user_timeout": 10_000,
     "application_name": "idemwatch",
 }
+_POOLED: Final = "a pooler shares sessions: set idempotency_database_pooled to true"
 _BROKEN: Final = (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction)
 
 
@@ -53,11 +65,14 @@ class PostgresLink:
     """Statements to one database. Safe among threads; make a new one after a fork.
 
     `answer_seconds`: a statement of `run` that takes longer loses its connection; None: no limit.
+    `pooled`: whether sessions are shared there with others; None: looked at with each connection.
     """
 
     name = "postgres"
 
-    def __init__(self, url: str, answer_seconds: float | None = None) -> None:
+    def __init__(
+        self, url: str, answer_seconds: float | None = None, *, pooled: bool | None = None
+    ) -> None:
         try:
             given = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
@@ -69,8 +84,15 @@ class PostgresLink:
         self._options = {k: v for k, v in _KEEPALIVE.items() if k not in given}
         self._guard = None if answer_seconds is None else AnswerGuard(answer_seconds)
         self._checked = self._closed = False
+        self._told_pooled, self.pooled = pooled, bool(pooled)
+        """Told, and what is so of the newest connection."""
+        self._sharing: WeakSet[Connection] = WeakSet()
         self._idle: deque[Connection] = deque()
         self._places = threading.BoundedSemaphore(POOL_SIZE)
+
+    def shares(self, connection: Connection) -> bool:
+        """Whether its next transaction may have another session, which others had before."""
+        return connection in self._sharing
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -141,20 +163,38 @@ class PostgresLink:
         self.breaker.require()
         try:
             connection = psycopg.connect(
-                self._url, autocommit=True, prepare_threshold=0, **self._options
+                self._url, autocommit=True, prepare_threshold=None, **self._options
             )
         except psycopg.Error as error:
             raise self.breaker.failed(_told(error)) from error
+        self._look_at_sessions(connection)
         self.breaker.succeeded()
         return connection
 
+    def _look_at_sessions(self, connection: Connection) -> None:
+        shared = self._told_pooled
+        if shared is None:
+            try:
+                shared = self._or_close(is_pooled, connection)
+            except StoreUnavailable as error:  # a pooler that has no server is as good as away
+                raise self.breaker.failed(error.reason) from error.__cause__
+        self.pooled = shared
+        if shared:
+            self._sharing.add(connection)
+        else:
+            connection.prepare_threshold = 0
+
     def _check(self, connection: Connection) -> None:
+        self._or_close(check_schema, connection)
+        self._checked = True
+
+    def _or_close(self, work: Callable[[Connection], T], connection: Connection) -> T:
+        """The answer to a first question: a pooler lets us in also when nothing behind it does."""
         try:
-            check_schema(connection)
+            return self._watched(work, connection)
         except BaseException:
             connection.close()
             raise
-        self._checked = True
 
     def _give_back(self, connection: Connection) -> None:
         try:
@@ -181,6 +221,12 @@ class PostgresLink:
 
 def _broken(error: BaseException | None) -> bool:
     return isinstance(error, _BROKEN) and not isinstance(error, SerializationFailure)
+
+
+def is_pooled(connection: Connection) -> bool:
+    """Whether a pooler stands between us and the process of the server."""
+    row = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
+    return row is None or row[0] != connection.info.backend_pid
 
 
 def check_schema(connection: Connection) -> None:
@@ -224,6 +270,8 @@ def unavailable(error: BaseException) -> StoreUnavailable:
     """A driver's error as ours; the text of a failed connection may hold a host, no password."""
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return SchemaMismatch("postgres", "a table is missing: run `idemwatch db upgrade`")
+    if isinstance(error, InvalidSqlStatementName | DuplicatePreparedStatement):
+        return StoreUnavailable("postgres", f"{_told(error)}; {_POOLED}")
     return StoreUnavailable("postgres", _told(error))
 
 

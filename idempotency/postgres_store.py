@@ -22,6 +22,8 @@ from .wire import pack_waiters, unpack_waiters
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_LATEST_US: Final = 253_402_300_799_000_000
+"""The end of 9999: a record that a stranger wrote may say more."""
 _RETENTION: Final = timedelta(microseconds=RETENTION_US)
 CHANNEL: Final = "idemwatch_released"
 LISTENERS: Final = 4
@@ -33,7 +35,7 @@ FAR: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 def to_time(us: int) -> datetime:
     """Microseconds since the epoch as an aware datetime, exactly."""
-    return EPOCH + timedelta(microseconds=us)
+    return EPOCH + timedelta(microseconds=min(max(us, 0), _LATEST_US))
 
 
 def to_us(moment: datetime) -> int:
@@ -99,6 +101,8 @@ class PostgresStore(SwapStore):
         found = self.find(held.key)
         if found is None:
             return Completion.STALE
+        if _is_of(held, found.record):  # written again, and the reply to that was lost
+            return Completion.STORED
         forgotten = found.record.state is State.FORGOTTEN
         return Completion.FORGOTTEN if forgotten else Completion.STALE
 
@@ -122,7 +126,10 @@ class PostgresStore(SwapStore):
         if self._link.run(lambda c: c.execute(sql.PARK, values).rowcount) == 1:
             return True
         kept = open_after + _RETENTION
-        return self._restore(held, record, kept=kept, open_after=open_after)
+        if self._restore(held, record, kept=kept, open_after=open_after):
+            return True
+        found = self.find(held.key)
+        return found is not None and _is_of(held, found.record) and found.record.state in _OPEN
 
     def _restore(
         self, held: Held, record: Record, *, kept: timedelta, open_after: timedelta
@@ -193,7 +200,8 @@ class PostgresStore(SwapStore):
     def wait_released(self, key: str, timeout_seconds: float) -> None:
         channel_key = hashlib.md5(self.row_key(key).encode(), usedforsecurity=False).hexdigest()
         deadline = time.monotonic() + timeout_seconds
-        if not self._places.acquire(blocking=False):  # others need the pool's connections too
+        # Who shares a session hears no notice in it; and others need the pool's connections too.
+        if self._link.pooled or not self._places.acquire(blocking=False):
             threading.Event().wait(min(timeout_seconds, LOOK_AGAIN_SECONDS))
             return
         try:
@@ -231,6 +239,10 @@ class PostgresStore(SwapStore):
 
     def close(self) -> None:
         self._link.close()
+
+
+def _is_of(held: Held, record: Record) -> bool:
+    return (record.owner, record.fence) == (held.claim.owner, held.fence)
 
 
 class Row(NamedTuple):
@@ -299,6 +311,7 @@ def found_in(values: tuple[Any, ...], key: str) -> Found:
 
 
 _EXPIRING: Final = ("done", "forgotten")
+_OPEN: Final = (State.RUNNING, State.WAITING)
 
 
 def swap_values(row_key: str, found: Found, new: Record) -> dict[str, Any]:

@@ -16,15 +16,16 @@ EXPIRED: Final = """
 SELECT count(*) FROM idempotency_record
  WHERE expires_at <= statement_timestamp() AND state <> 'poisoned'
 """
-# By ANY(ARRAY), since a join may be planned as a scan of the whole table.
+# By ANY(ARRAY), since a join may be planned as a scan of the whole table; by ctid, which stays what
+# it is while the row is locked, and saves a look into the index for each row.
 # Statistics are locked in their order, as their writers do, so that the two cannot deadlock.
 DELETE: Final = """
 WITH old AS (
-    SELECT key FROM idempotency_record
+    SELECT ctid FROM idempotency_record
      WHERE expires_at <= statement_timestamp() AND state <> 'poisoned'
      ORDER BY expires_at LIMIT %(rows)s FOR UPDATE SKIP LOCKED),
 gone AS (
-    DELETE FROM idempotency_record WHERE key = ANY (ARRAY(SELECT key FROM old))
+    DELETE FROM idempotency_record WHERE ctid = ANY (ARRAY(SELECT ctid FROM old))
     RETURNING endpoint, scope),
 counted AS (
     SELECT endpoint, scope, count(*) AS rows FROM gone GROUP BY endpoint, scope),

@@ -231,14 +231,20 @@ def judge(record: Record, claim: Claim, now_us: int) -> Verdict:
 
 def _judge_running(record: Record, claim: Claim, now_us: int) -> Verdict:
     if record.owner == claim.owner:
-        again = record._replace(due_us=now_us + claim.lease_us)
-        return Verdict(Answer(Outcome.GRANTED, record.fence, again), again)
+        return granted_again(record, claim, now_us)
     if record.due_us > now_us:
         return _turn_away(record, claim, now_us)
     if record.crashes + 1 > claim.max_crashes:
         poisoned = record._replace(state=State.POISONED, due_us=0, waiters=NO_WAITERS)
         return Verdict(Answer(Outcome.POISONED, record=poisoned), poisoned)
     return _grant(record, claim, now_us, Outcome.TAKEN_OVER, record.crashes + 1)
+
+
+def granted_again(record: Record, claim: Claim, now_us: int) -> Verdict:
+    """The answer whose reply was lost: a take-over is told, and counted, as one."""
+    again = record._replace(due_us=now_us + claim.lease_us)
+    outcome = Outcome.TAKEN_OVER if record.crashes else Outcome.GRANTED
+    return Verdict(Answer(outcome, record.fence, again), again)
 
 
 def _judge_waiting(record: Record, claim: Claim, now_us: int) -> Verdict:

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 from typing import Any, Final
 
 from celery.exceptions import Ignore, Reject
+
+from .errors import InvalidKey
 
 log = logging.getLogger(__name__)
 
 WAIT_HEADER: Final = "idemwatch_wait"
 UNAVAILABLE_HEADER: Final = "idemwatch_unavailable"
 LONGEST_DELAY_SECONDS: Final = 10.0
+MOST_ATTEMPTS: Final = 2**31 - 1
+"""What PostgreSQL's integer holds."""
+_NO_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 DEFAULT_VISIBILITY_SECONDS: Final = 3600.0
 
 
@@ -28,6 +34,22 @@ def longest_delay_seconds(conf: Any) -> float:
     options = conf.broker_transport_options or {}
     visibility = float(options.get("visibility_timeout") or DEFAULT_VISIBILITY_SECONDS)
     return min(LONGEST_DELAY_SECONDS, visibility / 3)
+
+
+def check_message(request: Any) -> None:
+    """Refuse a message whose id or attempt no store could keep: it would be sent around for ever.
+
+    Celery makes neither; one who publishes by hand may. Raises InvalidKey.
+    """
+    name, attempt = request.id, request.retries
+    if name is not None and (not isinstance(name, str) or not _is_text(name)):
+        raise InvalidKey("the message's id is no text that can be kept")
+    if attempt is not None and (type(attempt) is not int or not 0 <= attempt <= MOST_ATTEMPTS):
+        raise InvalidKey(f"the message's number of retries is none from 0 to {MOST_ATTEMPTS}")
+
+
+def _is_text(name: str) -> bool:
+    return _NO_TEXT.search(name) is None
 
 
 def header(request: Any, name: str) -> str:

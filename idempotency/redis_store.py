@@ -94,7 +94,9 @@ class RedisStore(SwapStore):
 
     def _release(self, endpoint: str, key: str, owner: str, fence: str) -> bool:
         name = self.redis_key(key)
-        keys = (name, f"{name}:wake") if endpoint == LOCK else (name,)
+        # The list of waiters is in the record's slot, but for a name of which a cluster hashes all.
+        wakes = endpoint == LOCK and not key.startswith("}")
+        keys = (name, f"{name}:wake") if wakes else (name,)
         return bool(self._link.run(RELEASE, keys, owner, fence) == 1)
 
     def renew(self, held: Sequence[Held]) -> set[str]:
@@ -149,16 +151,12 @@ class RedisStore(SwapStore):
         self._link.block(wait, "BLPOP", f"{self.redis_key(key)}:wake", f"{wait:.3f}")
 
     def ping(self) -> None:
-        self._link.call("PING")
+        self._link.each("PING")
 
     def eviction_policy(self) -> str:
         """`maxmemory-policy`; anything but noeviction may drop live records."""
-        reply = self._link.call("INFO", "memory")
-        for line in bytes(reply).decode().splitlines():
-            name, _, value = line.partition(":")
-            if name == "maxmemory_policy":
-                return value.strip()
-        return "unknown"
+        policies = [_policy(bytes(reply).decode()) for reply in self._link.each("INFO", "memory")]
+        return next((one for one in policies if one not in ("noeviction", "unknown")), policies[0])
 
     def poisoned(self) -> Iterable[str]:
         for name in sorted(self._link.call("SMEMBERS", self._poisoned)):
@@ -169,6 +167,14 @@ class RedisStore(SwapStore):
 
     def close(self) -> None:
         self._link.close()
+
+
+def _policy(memory: str) -> str:
+    for line in memory.splitlines():
+        name, _, value = line.partition(":")
+        if name == "maxmemory_policy":
+            return value.strip()
+    return "unknown"
 
 
 def _renewal(held: Held) -> tuple[str, int, int]:

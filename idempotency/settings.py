@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
+from .redis_urls import SCHEMES, check_places
 
 AUTHORITIES: Final = ("postgres", "redis")
 SCOPES: Final = ("global", "user", "device", "task")
@@ -32,6 +33,7 @@ class Settings:
 
     redis_url: str | None = field(default=None, repr=False)
     database_url: str | None = field(default=None, repr=False)
+    database_pooled: bool | None = None
     store: str = "servers"
     enabled: bool = True
     namespace: str = "idemwatch"
@@ -71,7 +73,8 @@ class Settings:
             raise ConfigurationError(
                 _named("namespace"), "must be 1 to 64 letters, digits, '.', '_' or '-'"
             )
-        check_url(_named("redis_url"), self.redis_url, ("redis", "rediss", "unix"))
+        check_places(_named("redis_url"), self.redis_url)
+        check_url(_named("redis_url"), self.redis_url, SCHEMES)
         check_url(_named("database_url"), self.database_url, ("postgresql", "postgres"))
 
 
@@ -159,6 +162,7 @@ _PARSERS: Final[Mapping[str, Callable[[str, object], Any]]] = {
     "max_crashes": _whole,
     "max_result_bytes": _whole,
     "enabled": _flag,
+    "database_pooled": _flag,
     "schedule_capacity": _whole,
     "sync_beat_schedule": _flag,
 }

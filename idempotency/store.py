@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from .errors import StoreUnavailable
 from .record import (
     NO_WAITERS,
+    RETENTION_US,
     TOMBSTONE_US,
     Answer,
     Claim,
@@ -137,12 +138,16 @@ class SwapStore(Store, Protocol):
         return found.record if found.record.state is State.DONE else None
 
     def forget(self, key: str) -> Record | None:
+        seen: Record | None = None
         for _ in range(ATTEMPTS):
             found = self.find(key)
-            if found is None or found.record.state is State.FORGOTTEN:
+            if found is None:
                 return None
+            if found.record.state is State.FORGOTTEN:
+                return seen  # by us, and the reply was lost
             if self._swap(key, found, tombstone(found.record, found.now_us)):
                 return found.record
+            seen = found.record
         raise StoreUnavailable(self.name, f"{key} changed {ATTEMPTS} times while it was read")
 
 
@@ -156,11 +161,15 @@ def unsure(claim: Claim) -> Claim:
 
 
 def tombstone(record: Record, now_us: int) -> Record:
-    """What `forget` leaves, so that a late writer cannot bring the record back."""
+    """What `forget` leaves, so that a late writer cannot bring the record back.
+
+    Whoever holds the key may work on for hours, and must not find nothing when it ends.
+    """
+    kept = TOMBSTONE_US if record.state is State.DONE else RETENTION_US
     return record._replace(
         state=State.FORGOTTEN,
         owner="-",
-        due_us=now_us + TOMBSTONE_US,
+        due_us=now_us + kept,
         fingerprint="",
         waiters=NO_WAITERS,
         result_type="",

@@ -61,7 +61,11 @@ class Stores:
             return None
         with self._making:
             if self._database is None:
-                self._database = PostgresLink(self._settings.database_url, self._answer_seconds)
+                self._database = PostgresLink(
+                    self._settings.database_url,
+                    self._answer_seconds,
+                    pooled=self._settings.database_pooled,
+                )
             return self._database
 
     def lender(self) -> PostgresLink | None:
@@ -71,7 +75,7 @@ class Stores:
             return None
         with self._making:
             if self._lender is None:
-                self._lender = PostgresLink(url)
+                self._lender = PostgresLink(url, pooled=self._settings.database_pooled)
             return self._lender
 
     def _make(self, authority: str) -> Store:

@@ -27,6 +27,7 @@ from .record import (
     Verdict,
     Wait,
     Waiter,
+    granted_again,
     is_gone,
     running,
 )
@@ -41,7 +42,8 @@ def since_of(token: str) -> int | None:
     None for a token that says nothing of it, as a plain task's.
     """
     _, separator, since = token.rpartition(_SEPARATOR)
-    return int(since) if separator and since.isdecimal() else None
+    known = separator and since.isdecimal() and len(since) < 20  # a header may hold any text
+    return int(since) if known else None
 
 
 def judge_last(record: Record, claim: Claim, now_us: int) -> Verdict:
@@ -56,8 +58,7 @@ def judge_last(record: Record, claim: Claim, now_us: int) -> Verdict:
     if record.state is State.POISONED:
         return Verdict(Answer(Outcome.POISONED, record=record))
     if record.state is State.RUNNING and record.owner == claim.owner:
-        again = record._replace(due_us=now_us + claim.lease_us)
-        return Verdict(Answer(Outcome.GRANTED, record.fence, again), again)
+        return granted_again(record, claim, now_us)
     holder = record.task_id == claim.task_id
     if not holder and _since(record, claim, now_us) < _newest(record):
         return _superseded(record, claim)

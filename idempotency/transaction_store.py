@@ -57,23 +57,26 @@ class TransactionStore:
         it ends with the transaction.
         """
         with self._lender.connection() as connection:
+            shared = self._lender.shares(connection)
             try:
                 connection.isolation_level = IsolationLevel.READ_COMMITTED
-                connection.prepare_threshold = PREPARE_THRESHOLD
+                connection.prepare_threshold = None if shared else PREPARE_THRESHOLD
                 with connection.transaction():
                     _limit_lock_wait(connection, _as_setting(lock_timeout))
                     yield connection
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                if not connection.broken:
-                    raise
-                self._lender.drop()  # after a restart all of them are dead
-                raise unavailable(error) from error
+                    if shared:  # after the COMMIT the session is another client's
+                        connection.execute(RESET, prepare=False)
             except ReadOnlySqlTransaction as error:  # as after a failover: they lead to a standby
                 connection.close()
                 self._lender.drop()
                 raise unavailable(error) from error
+            except psycopg.Error as error:  # of any kind: a server's and a pooler's last words
+                if not connection.broken:
+                    raise
+                self._lender.drop()  # after a restart all of them are dead
+                raise unavailable(error) from error
             finally:
-                _restore(connection)
+                _restore(connection, shared=shared)
 
     def claim(self, connection: Connection, claim: Claim) -> Answer:
         """Claim within the transaction. Raises AlreadyRunning past its lock_timeout."""
@@ -110,15 +113,15 @@ class TransactionStore:
             raise LeaseLost(claim.key)
 
 
-def _restore(connection: Connection) -> None:
-    """Undo what a caller has set for the session."""
+def _restore(connection: Connection, *, shared: bool) -> None:
+    """Undo what a caller has set for the connection, and for a session that is ours alone."""
     connection.row_factory, connection.cursor_factory = tuple_row, psycopg.Cursor
-    connection.prepare_threshold = PREPARE_THRESHOLD
     if connection.pgconn.transaction_status != TransactionStatus.IDLE:
         return  # it broke, and will be closed
     try:
         connection.isolation_level = connection.read_only = connection.deferrable = None
-        connection.execute(RESET, prepare=False)
+        if not shared:
+            connection.execute(RESET, prepare=False)
     except psycopg.Error:
         connection.close()
 

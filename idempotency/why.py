@@ -22,6 +22,8 @@ KEEP_LAST: Final = "keep_last"
 UNKNOWN: Final = "unknown"
 """The verdict when the deciding store could not be asked."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_US: Final = 253_402_300_799_000_000
+"""The end of 9999, the last time that a datetime holds."""
 _GONE: Final = "the key is free, as if there had never been a record"
 
 
@@ -351,7 +353,8 @@ def moment(us: int, now_us: int) -> str:
     """A time of day, and how far away it is."""
     left = us - now_us
     distance = f"in {seconds(left)}" if left > 0 else f"{seconds(-left)} ago"
-    return f"{_EPOCH + timedelta(microseconds=us):%Y-%m-%d %H:%M:%S} UTC ({distance})"
+    shown = min(max(us, 0), _LATEST_US)  # a record that a stranger wrote may say anything
+    return f"{_EPOCH + timedelta(microseconds=shown):%Y-%m-%d %H:%M:%S} UTC ({distance})"
 
 
 def seconds(us: int) -> str:

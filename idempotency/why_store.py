@@ -58,7 +58,9 @@ class Reader:
         self._head = f"{namespace}:"
         self._database = self._redis = None
         if settings.database_url is not None:
-            self._database = PostgresLink(settings.database_url, SEARCH_SECONDS)
+            self._database = PostgresLink(
+                settings.database_url, SEARCH_SECONDS, pooled=settings.database_pooled
+            )
             self._records = PostgresStore(self._database, namespace)
             self._listing = PostgresListing(self._database, namespace)
         if settings.redis_url is not None:
@@ -143,18 +145,15 @@ class Reader:
         """All keys in Redis that begin with `head`, whose record fits."""
         before = f"{self._head}{{"
         pattern = _SPECIAL.sub(r"\\\1", before + head) + "*"
-        deadline, cursor = time.monotonic() + SEARCH_SECONDS, b"0"
-        while True:
-            cursor, names = redis.call("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            records = [name for name in names if name.endswith(b"}")]  # not a lock's waiters
-            for name in records if fits is None else _fitting(redis, records, fits):
-                yield name.decode(errors="replace").removeprefix(before)[:-1]
-            if cursor == b"0":
-                return
+        deadline = time.monotonic() + SEARCH_SECONDS
+        for names in redis.walk(pattern, 1000):
             if time.monotonic() > deadline:
                 raise StoreUnavailable(
                     "redis", f"not all of its keys were looked at in {SEARCH_SECONDS:g} s"
                 )
+            records = [name for name in names if name.endswith(b"}")]  # not a lock's waiters
+            for name in records if fits is None else _fitting(redis, records, fits):
+                yield name.decode(errors="replace").removeprefix(before)[:-1]
 
 
 def _fitting(

@@ -26,6 +26,7 @@ from idemwatch.idempotency.redis_store import RedisStore
 from support.desk import Desk
 from support.fleet import Fleet, open_fleet
 from support.proxy import TcpProxy
+from support.redis_topologies import Cluster, Sentinels, open_cluster, open_sentinels
 from support.scraping import Start, collect
 from support.stores import (
     NAMESPACE,
@@ -34,6 +35,7 @@ from support.stores import (
     memory_subject,
     postgres_subject,
     redis_subject,
+    several_subject,
 )
 from support.worker import Worker, start_worker
 
@@ -239,7 +241,23 @@ def database(postgres_server: PostgresServer, migrated_template: str) -> Iterato
     postgres_server.drop_database("conformance")
 
 
-@pytest.fixture(params=["memory", "postgres", "cached", "redis", "fakeredis"])
+@pytest.fixture(scope="session")
+def shared_sentinels() -> Iterator[Sentinels]:
+    """A master, a replica and three sentinels for all tests. Leave them running."""
+    with open_sentinels(binary=redis_program()) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    """A cluster of three masters for all tests. Leave it running."""
+    with open_cluster(binary=redis_program()) as servers:
+        yield servers
+
+
+@pytest.fixture(
+    params=["memory", "postgres", "cached", "redis", "fakeredis", "sentinel", "cluster"]
+)
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Every store in turn, for the suite that they all pass."""
     with ExitStack() as stack:
@@ -249,6 +267,10 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
             yield _fake_subject(stack)
         elif request.param == "redis":
             yield redis_subject(stack, request.getfixturevalue("redis_url"))
+        elif request.param in ("sentinel", "cluster"):
+            name = {"sentinel": "shared_sentinels", "cluster": "shared_cluster"}[request.param]
+            servers: Sentinels | Cluster = request.getfixturevalue(name)
+            yield several_subject(stack, servers.url, f"n{next(_numbers)}")
         elif request.param == "postgres":
             yield postgres_subject(stack, request.getfixturevalue("database"), f"n{next(_numbers)}")
         else:

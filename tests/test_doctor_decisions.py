@@ -238,7 +238,7 @@ def test_records_beats_and_schema_are_told() -> None:
         ({"append_only": False, "snapshots": False}, [Level.WARNING], []),
         ({"append_only": None}, [Level.INFO], []),
         ({"role": "slave"}, [Level.ERROR], [Level.ERROR]),
-        ({"cluster": True}, [Level.WARNING], [Level.WARNING]),
+        ({"cluster": True}, [Level.ERROR], [Level.ERROR]),
         ({"version": "6.0.20"}, [Level.ERROR], [Level.ERROR]),
         ({"version": ""}, [Level.INFO], [Level.INFO]),
     ],

@@ -55,13 +55,15 @@ class Setting:
 
 
 @contextmanager
-def open_setting(redis_url: str, database_url: str | None = None) -> Iterator[Setting]:
+def open_setting(
+    redis_url: str, database_url: str | None = None, lease_seconds: float = LEASE_SECONDS
+) -> Iterator[Setting]:
     """A service of authority postgres when there is a database, else of authority redis."""
     settings = Settings(
         redis_url=redis_url,
         database_url=database_url,
         authority="postgres" if database_url else "redis",
-        lease=timedelta(seconds=LEASE_SECONDS),
+        lease=timedelta(seconds=lease_seconds),
     )
     service = IdempotencyService(settings)
     try:

@@ -107,6 +107,14 @@ def redis_subject(stack: ExitStack, url: str) -> Subject:
     return Subject(store, "redis", lambda key: delete_in_redis(url, store.redis_key(key)))
 
 
+def several_subject(stack: ExitStack, url: str, namespace: str) -> Subject:
+    """The same over Sentinels or a Cluster, which other tests use too."""
+    link = RedisLink.from_url(url)
+    store = RedisStore(link, namespace)
+    stack.callback(store.close)
+    return Subject(store, "redis", lambda key: link.call("DEL", store.redis_key(key)))
+
+
 def postgres_subject(stack: ExitStack, url: str, namespace: str = NAMESPACE) -> Subject:
     """The store of authority postgres, without a cache."""
     store = PostgresStore(PostgresLink(url), namespace, "here")
