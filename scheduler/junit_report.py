@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import quoteattr  # nosec B406 # it writes, and parses nothing
 
 from .findings import CHECKS, Finding, Severity
 from .report import Report
