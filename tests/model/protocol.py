@@ -11,11 +11,29 @@ Every rule of RULES can be left out, to see what it is there for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from enum import StrEnum
-from typing import Final, NamedTuple, cast
+from collections.abc import Iterator
+from typing import Final
 
-from idemwatch.idempotency.record import Claim, Outcome, Record, State, Waiter, is_gone, judge
+from idemwatch.idempotency.record import Claim, Outcome, Record, State, is_gone, judge
+
+from .world import (
+    FOREVER,
+    HOLDING,
+    NOBODY,
+    Bounds,
+    Phase,
+    Step,
+    Worker,
+    World,
+    breach,
+    changed,
+    done,
+    expired,
+    first,
+    new_owner,
+    over,
+    with_worker,
+)
 
 RULES: Final = (
     "owner_check",  # complete, renew, release and park name owner and fence
@@ -26,69 +44,12 @@ RULES: Final = (
     "result_kept",  # a result stays for its time, not until the holder is done
     "cache_after_commit",  # the cache is told of a result that is stored
     "cache_tombstone",  # forget leaves a mark in the cache that late writers respect
+    "clock_fence",  # a fence is no lower than the clock, also where no record is known
+    "heartbeat",  # a lease is renewed before it has run out
+    "same_owner",  # a claim whose reply was lost is asked again as the same owner
+    "abandon",  # what a claim got whose reply never came is given back
+    "attempt",  # a parked key opens to its task's next attempt, and to all when that is late
 )
-NOBODY: Final = cast(Mapping[str, Waiter], ())
-"""No waiters, as a value that can be hashed on Python 3.11 too."""
-FOREVER: Final = 1000
-"""A time that is never reached."""
-
-
-class Phase(StrEnum):
-    """Where one delivery of a message is."""
-
-    WAITS = "waits"  # in the broker
-    ASKED = "asked"  # the cache had no answer
-    JUDGED = "judged"  # read, not written: only without atomic_claim
-    HOLDS = "holds"
-    CHECKED = "checked"  # claim.check() has passed
-    WORKS = "works"  # its effect has begun
-    ENDED = "ended"  # its effect is done
-    CACHED = "cached"  # only without cache_after_commit
-    TOLD = "told"  # completed, the cache does not know yet
-    OVER = "over"  # acknowledged
-
-
-class Worker(NamedTuple):
-    """One worker, with the delivery in its hands."""
-
-    phase: Phase = Phase.WAITS
-    owner: str = ""
-    attempt: int = 0
-    fence: int = 0
-    lease_until: int = -1
-    turn: int = 0
-    judged: Record | None = None
-
-
-class World(NamedTuple):
-    """All that there is. `target_fence`: the newest that a target which checks fences has seen."""
-
-    workers: tuple[Worker, ...]
-    now: int = 1
-    record: Record | None = None
-    cache: Record | None = None
-    target_fence: int = 0
-    target_turn: int = 0
-    turns: int = 0
-    """How often the key was granted; what the target must not see go back."""
-    done_since: str = ""
-    """The owner whose work counts as done, "" once it was forgotten or has expired."""
-    forgotten: bool = False
-    deaths: int = 0
-    retries: int = 0
-    breach: str = ""
-
-
-class Bounds(NamedTuple):
-    """How far to go: ticks of the clock, deaths and retries in all, one forget or none."""
-
-    ticks: int = 2
-    deaths: int = 1
-    retries: int = 1
-    forget: bool = True
-
-
-Step = tuple[str, World]
 
 
 class Protocol:
@@ -104,7 +65,9 @@ class Protocol:
     def steps(self, world: World) -> Iterator[Step]:
         """Every step that could come next, with its name."""
         if world.now < 1 + self._bounds.ticks:
-            yield "tick", _expired(world._replace(now=world.now + 1))
+            yield "tick", self._tick(world)
+        if world.record is not None and world.losses < self._bounds.losses:
+            yield "lose", world._replace(record=None, done_since="", losses=world.losses + 1)
         if self._bounds.forget and not world.forgotten and world.record is not None:
             yield "forget: cache", self._bury(world)
         if world.forgotten and world.record and world.record.state is State.DONE:
@@ -115,7 +78,9 @@ class Protocol:
 
     def is_stuck(self, world: World) -> bool:
         """Whether a delivery waits for ever: also when every lease and retry has run out."""
-        later = world if world.record is None else world._replace(now=world.record.due_us)
+        later = world
+        if world.record is not None and self._bounds.ticks:
+            later = world._replace(now=world.record.due_us)
         waits = any(one.phase is not Phase.OVER for one in world.workers)
         return waits and not any(
             any(self._of_worker(one, n))
@@ -125,6 +90,14 @@ class Protocol:
 
     def _rule(self, name: str) -> bool:
         return name not in self._without
+
+    def _tick(self, world: World) -> World:
+        world = world._replace(now=world.now + 1)
+        if self._bounds.well and self._rule("heartbeat"):
+            for number, worker in enumerate(world.workers):
+                if worker.phase in HOLDING and self._owned(world, worker):
+                    world = self._renewed(world, number)
+        return expired(world)
 
     # -- forget: an operator, in two writes --------------------------------------------------
 
@@ -150,33 +123,36 @@ class Protocol:
             yield from self._ask(world, number)
         elif worker.phase is Phase.ASKED:
             yield from self._claim(world, number)
+        elif worker.phase is Phase.UNSURE:
+            yield from self._unsure(world, number)
         elif worker.phase is Phase.JUDGED:
             yield "write", self._granted(world, number, worker.judged)
         elif worker.phase is Phase.TOLD:
-            yield "cache", _over(self._cached(world, number), number)
+            yield "cache", over(self._cached(world, number), number)
         elif worker.phase is not Phase.OVER:
             yield from self._of_holder(world, number)
+        if worker.errand:
+            yield "abandon", changed(self._abandoned(world, worker.errand), number, errand="")
         if worker.phase not in (Phase.WAITS, Phase.OVER):
             yield from self._die(world, number)
 
     def _ask(self, world: World, number: int) -> Iterator[Step]:
         """The cache first: what is finished needs no claim."""
-        cached = world.cache
+        cached = world.cache if self._bounds.cache else None
         if cached is not None and cached.state is State.DONE and not is_gone(cached, world.now):
             yield "cache answers", self._answered(world, number, cached)
         else:
-            owner = f"{number}.{world.deaths}.{world.retries}"
-            yield "ask", _with(world, number, phase=Phase.ASKED, owner=owner)
+            yield "ask", changed(world, number, phase=Phase.ASKED, owner=new_owner(world, number))
 
     def _claim(self, world: World, number: int) -> Iterator[Step]:
         worker, record, now = world.workers[number], world.record, world.now
-        claim = Claim("key", worker.owner, "postgres", task_id=str(number), attempt=worker.attempt,
-                      lease_us=1, max_crashes=99)  # fmt: skip
+        claim = Claim("key", worker.owner, "postgres", task_id=self._id(number),
+                      attempt=worker.attempt, lease_us=1, max_crashes=99)  # fmt: skip
         if record is None:
-            held = _first(claim, now, fence=1 if not self._rule("fence") else now)
+            clock = self._rule("fence") and self._rule("clock_fence")
+            held = first(claim, now, fence=world.turns + 1 if clock else 1)
         else:
-            seen = record if self._rule("lease") else _run_out(record, now)
-            verdict = judge(seen, claim, now)
+            verdict = judge(self._seen(record, claim, now), claim, now)
             if verdict.answer.outcome is Outcome.DUPLICATE:
                 yield "duplicate", self._answered(world, number, record)
                 return
@@ -185,30 +161,78 @@ class Protocol:
             held = verdict.write
             if not self._rule("fence"):
                 held = held._replace(fence=record.fence)
+            world = self._taken(world, number, verdict.answer.outcome)
         held = held._replace(waiters=NOBODY, created_us=0)
-        if self._rule("atomic_claim"):
-            yield "claim", self._granted(world, number, held)
-        else:
-            yield "judge", _with(world, number, phase=Phase.JUDGED, judged=held)
+        if not self._rule("atomic_claim"):
+            yield "judge", changed(world, number, phase=Phase.JUDGED, judged=held)
+            return
+        yield "claim", self._granted(world, number, held)
+        if world.lost_replies < self._bounds.lost_replies:
+            granted = self._granted(world, number, held)
+            granted = granted._replace(lost_replies=world.lost_replies + 1)
+            yield "claim, reply lost", changed(granted, number, phase=Phase.UNSURE)
+
+    def _id(self, number: int) -> str:
+        return str(min(number, self._bounds.ids - 1))
+
+    def _seen(self, record: Record, claim: Claim, now: int) -> Record:
+        """The record as a claim sees it that does not know all the rules."""
+        if record.state is State.RUNNING and not self._rule("lease"):
+            return record._replace(due_us=now)
+        if record.state is State.WAITING and not self._rule("attempt"):
+            return record._replace(task_id=claim.task_id, attempt=0)
+        return record
+
+    def _taken(self, world: World, number: int, outcome: Outcome) -> World:
+        """What others are entitled to, when a claim is let in over a record."""
+        record = world.record
+        assert record is not None
+        if outcome is Outcome.TAKEN_OVER and self._bounds.well and not self._bounds.lost_replies:
+            world = breach(world, f"worker {number} takes over from a holder that is well")
+        if record.state is not State.WAITING or record.due_us <= world.now:
+            return world
+        worker = world.workers[number]
+        if self._id(number) != record.task_id or worker.attempt < record.attempt:
+            world = breach(world, f"worker {number} takes the key that was kept for a retry")
+        return world
+
+    def _unsure(self, world: World, number: int) -> Iterator[Step]:
+        """The link asks once more; if there is no reply either, the message comes again."""
+        worker, record = world.workers[number], world.record
+        owner = worker.owner if self._rule("same_owner") else f"{worker.owner} again"
+        again = changed(world, number, phase=Phase.ASKED, owner=owner)
+        own = record is not None and record.owner == worker.owner and record.due_us > world.now
+        if own and not any(self._claim(again, number)):
+            again = breach(again, f"worker {number} is locked out by its own claim")
+        yield "ask again", again
+        errand = worker.owner if self._rule("abandon") else ""
+        yield "give up", with_worker(world, number, Worker(attempt=worker.attempt, errand=errand))
+
+    def _abandoned(self, world: World, owner: str) -> World:
+        record = world.record
+        open_ = record is not None and record.state in (State.RUNNING, State.WAITING)
+        gone = record is not None and open_ and record.owner == owner
+        return world._replace(record=None) if gone else world
 
     def _granted(self, world: World, number: int, held: Record | None) -> World:
         assert held is not None
         if world.done_since:
-            world = _breach(world, f"worker {number} is let do again what {world.done_since} did")
-        turn = world.turns + 1
+            world = breach(world, f"worker {number} is let do again what {world.done_since} did")
+        again = world.record is not None and world.record.owner == held.owner
+        turn = world.turns if again else world.turns + 1
         world = world._replace(record=held, turns=turn)
         until = held.due_us
-        return _with(world, number, phase=Phase.HOLDS, fence=held.fence, lease_until=until,
+        return changed(world, number, phase=Phase.HOLDS, fence=held.fence, lease_until=until,
                      turn=turn, judged=None)  # fmt: skip
 
     def _answered(self, world: World, number: int, record: Record) -> World:
         """A caller gets a stored result: it must be that of work which counts as done."""
         result = (record.result or b"").decode()
         if not world.done_since:
-            world = _breach(world, f"worker {number} is answered with a result that was forgotten")
+            world = breach(world, f"worker {number} is answered with a result that was forgotten")
         elif result != world.done_since:
-            world = _breach(world, f"worker {number} is answered with a result of {result}")
-        return _over(world, number)
+            world = breach(world, f"worker {number} is answered with a result of {result}")
+        return over(world, number)
 
     def _of_holder(self, world: World, number: int) -> Iterator[Step]:
         worker = world.workers[number]
@@ -217,15 +241,15 @@ class Protocol:
             if worker.lease_until > world.now or not self._rule("check"):
                 yield "check", self._checked(world, number)
             elif not self._owned(world, worker):
-                yield "lease lost", _over(world, number)
+                yield "lease lost", over(world, number)
             yield from self._retry(world, number)
         elif worker.phase is Phase.CHECKED:
-            yield "begin", _with(world, number, phase=Phase.WORKS)
+            yield "begin", changed(world, number, phase=Phase.WORKS)
         elif worker.phase is Phase.WORKS:
             yield "end", self._end(world, number)
         elif worker.phase is Phase.ENDED and not self._rule("cache_after_commit"):
-            early = _with(world, number, lease_until=world.now + 1)
-            yield "cache", _with(self._cached(early, number), number, phase=Phase.CACHED)
+            early = changed(world, number, lease_until=world.now + 1)
+            yield "cache", changed(self._cached(early, number), number, phase=Phase.CACHED)
         else:
             yield "complete", self._complete(world, number)
 
@@ -238,11 +262,16 @@ class Protocol:
         return record.state is State.RUNNING and (mine or not self._rule("owner_check"))
 
     def _renew(self, world: World, number: int) -> Iterator[Step]:
-        worker, record = world.workers[number], world.record
-        if record is not None and self._owned(world, worker) and record.due_us <= world.now:
-            due = world.now + 1
-            world = world._replace(record=record._replace(due_us=due))
-            yield "renew", _with(world, number, lease_until=due)
+        record = world.record
+        due = record is not None and record.due_us <= world.now
+        if due and self._owned(world, world.workers[number]):
+            yield "renew", self._renewed(world, number)
+
+    def _renewed(self, world: World, number: int) -> World:
+        assert world.record is not None
+        due = world.now + 1
+        world = world._replace(record=world.record._replace(due_us=due))
+        return changed(world, number, lease_until=due)
 
     def _retry(self, world: World, number: int) -> Iterator[Step]:
         worker, record = world.workers[number], world.record
@@ -252,42 +281,43 @@ class Protocol:
         attempt = worker.attempt + 1
         parked = record._replace(state=State.WAITING, due_us=world.now + 1, attempt=attempt)
         world = world._replace(retries=world.retries + 1, record=parked)
-        yield "park", _with_worker(world, number, Worker(attempt=attempt))
+        yield "park", with_worker(world, number, Worker(attempt=attempt))
 
     def _checked(self, world: World, number: int) -> World:
         # One whose record was forgotten under it learns of it at its next renewal.
-        if world.done_since and not world.forgotten:
-            world = _breach(world, f"worker {number} may go on with what {world.done_since} did")
-        return _with(world, number, phase=Phase.CHECKED)
+        if world.done_since and not world.forgotten and not world.losses:
+            world = breach(world, f"worker {number} may go on with what {world.done_since} did")
+        return changed(world, number, phase=Phase.CHECKED)
 
     def _end(self, world: World, number: int) -> World:
         """A target that keeps the newest fence takes no write of an older holder."""
         worker = world.workers[number]
         if worker.fence >= world.target_fence:
             if worker.turn < world.target_turn:
-                world = _breach(world, f"the target takes the late write of worker {number}")
+                world = breach(world, f"the target takes the late write of worker {number}")
             world = world._replace(target_fence=worker.fence, target_turn=worker.turn)
-        return _with(world, number, phase=Phase.ENDED)
+        return changed(world, number, phase=Phase.ENDED)
 
     def _complete(self, world: World, number: int) -> World:
         worker, record = world.workers[number], world.record
         lost = record is None or is_gone(record, world.now)
         if lost and record is not None and record.state is State.FORGOTTEN:
-            return _over(world, number)
+            return over(world, number)
         if not self._owned(world, worker) and record is not None and not lost:
             return self._late(world, number, record)
         if record is not None and record.state is State.RUNNING and record.owner != worker.owner:
-            world = _breach(world, f"worker {number} completes what {record.owner} holds")
+            world = breach(world, f"worker {number} completes what {record.owner} holds")
         due = world.now + 1 if self._rule("result_kept") else world.now
-        stored = _done(worker, due)
+        stored = done(worker, due)
         world = world._replace(record=stored, done_since=worker.owner)
-        return _with(world, number, phase=Phase.TOLD, lease_until=due)
+        told = Phase.TOLD if self._bounds.cache else Phase.OVER
+        return changed(world, number, phase=told, lease_until=due)
 
     def _late(self, world: World, number: int, record: Record) -> World:
         """A late holder behaves as a duplicate: the successor's result, or it waits for it."""
         if record.state is State.DONE:
             return self._answered(world, number, record)
-        return _with_worker(world, number, Worker(attempt=world.workers[number].attempt))
+        return with_worker(world, number, Worker(attempt=world.workers[number].attempt))
 
     def _cached(self, world: World, number: int) -> World:
         """Never over another entry or a tombstone; it expires there as in the store."""
@@ -295,65 +325,10 @@ class Protocol:
         taken = world.cache is not None and world.cache.due_us > world.now
         if taken or worker.lease_until <= world.now:
             return world
-        return world._replace(cache=_done(worker, worker.lease_until))
+        return world._replace(cache=done(worker, worker.lease_until))
 
     def _die(self, world: World, number: int) -> Iterator[Step]:
         worker = world.workers[number]
         if world.deaths < self._bounds.deaths:
             world = world._replace(deaths=world.deaths + 1)
-            yield "die", _with_worker(world, number, Worker(attempt=worker.attempt))
-
-
-def _over(world: World, number: int) -> World:
-    """Acknowledged, and forgotten."""
-    return _with_worker(world, number, Worker(Phase.OVER))
-
-
-def _with(world: World, number: int, **changed: object) -> World:
-    return _with_worker(world, number, world.workers[number]._replace(**changed))  # type: ignore[arg-type]
-
-
-def _with_worker(world: World, number: int, worker: Worker) -> World:
-    workers = (*world.workers[:number], worker, *world.workers[number + 1 :])
-    return _watched(world._replace(workers=workers))
-
-
-def _watched(world: World) -> World:
-    """At most one live lease holder."""
-    holders = [
-        number
-        for number, one in enumerate(world.workers)
-        if one.phase in (Phase.HOLDS, Phase.CHECKED, Phase.WORKS, Phase.ENDED, Phase.CACHED)
-        and one.lease_until > world.now
-    ]
-    forgotten = world.record is not None and world.record.state is State.FORGOTTEN
-    if len(holders) > 1 and not world.forgotten and not forgotten:
-        return _breach(world, f"workers {holders} hold the key at once")
-    return world
-
-
-def _breach(world: World, what: str) -> World:
-    return world if world.breach else world._replace(breach=what)
-
-
-def _expired(world: World) -> World:
-    """A result whose time is over counts as done no more."""
-    record = world.record
-    if record is not None and record.state is State.DONE and is_gone(record, world.now):
-        return world._replace(done_since="")
-    return world
-
-
-def _first(claim: Claim, now: int, fence: int) -> Record:
-    return Record(State.RUNNING, claim.owner, fence, now + claim.lease_us, 0, claim.attempt, 0,
-                  "postgres", "", claim.task_id, "service", "global", waiters=NOBODY)  # fmt: skip
-
-
-def _run_out(record: Record, now: int) -> Record:
-    return record._replace(due_us=now) if record.state is State.RUNNING else record
-
-
-def _done(worker: Worker, due: int) -> Record:
-    result = worker.owner.encode()
-    return Record(State.DONE, worker.owner, worker.fence, due, 0, worker.attempt, 0, "postgres",
-                  "", "", "service", "global", waiters=NOBODY, result=result)  # fmt: skip
+            yield "die", with_worker(world, number, Worker(attempt=worker.attempt))
