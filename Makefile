@@ -11,7 +11,7 @@ CODE := idempotency scheduler exporter alerts dashboards demo tests
 ARGS ?=
 ONLY ?=
 
-.PHONY: help demo test test-beats check lint types imports wheel boards rules docs bench bench-large clean
+.PHONY: help demo test test-beats check lint types imports wheel audit boards rules docs bench bench-large clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -40,6 +40,10 @@ imports: $(VENV)/.dev ## import-linter: imports point one way
 
 wheel: $(VENV)/.dev ## build the wheel, install it into empty virtual environments and as the image does, try it there
 	$(BIN)/python -m pytest tests/test_wheel.py tests/test_image.py
+
+audit: $(VENV)/.dev ## bandit over what ships; known faults in what is installed (ARGS=--unreachable-is-told)
+	$(BIN)/bandit -q -c pyproject.toml -r idempotency exporter scheduler alerts dashboards demo
+	$(BIN)/python tests/check_audit.py $(ARGS)
 
 boards: $(VENV)/.demo ## write the Grafana boards again (dashboards/json)
 	$(BIN)/idemwatch boards build dashboards/json

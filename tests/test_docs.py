@@ -49,7 +49,7 @@ def test_every_page_is_reached_from_another_page() -> None:
 def test_no_block_is_left_untried() -> None:
     followed = {
         "python": {"docs/guide.md", "docs/coming-from.md"},
-        "console": {"docs/guide.md", "docs/operations.md"},
+        "console": {"docs/guide.md", "docs/operations.md", "docs/security.md"},
         "sql": {"docs/operations.md"},
     }
     for language, tried in followed.items():
@@ -63,7 +63,7 @@ def test_no_block_is_left_untried() -> None:
 def test_settings_and_options_that_it_names_exist(one: Page) -> None:
     named = set(re.findall(r"\b(idempotency_[a-z_]+)\b(?!\.)", one.text)) - NOT_OURS
     known = {f"idempotency_{name}" for name in NAMES | OPTIONS}
-    headers = {"idempotency_user_id", "idempotency_device_id"}
+    headers = {f"idempotency_{name}" for name in ("user_id", "device_id", "schedule", "due_at")}
     assert named <= known | headers
     variables = set(re.findall(r"\bIDEMWATCH_([A-Z_]+?)(?:_FILE)?\b", one.text))
     assert {name.lower() for name in variables} <= NAMES

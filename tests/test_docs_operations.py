@@ -1,4 +1,4 @@
-"""docs/operations.md: its figures are measured, its rights are enough, its commands are right."""
+"""docs/operations.md: its figures are measured, its commands are right."""
 
 from __future__ import annotations
 
@@ -6,42 +6,30 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-import redis
 import yaml
 from benchmarks.sizes import postgres_bytes, redis_bytes
-from idemwatch.demo.servers import RedisServer
-from idemwatch.exporter.worker_directory_store import Facts, WorkerDirectory
-from idemwatch.idempotency import IdempotencyService, Settings, StoreUnavailable
+from idemwatch.idempotency import IdempotencyService, Settings
 from idemwatch.idempotency.engine import new_owner
 from idemwatch.idempotency.errors import SchemaMismatch
 from idemwatch.idempotency.postgres_link import POOL_SIZE, PostgresLink
-from idemwatch.idempotency.postgres_store import PostgresStore
-from idemwatch.idempotency.purge_store import purge
-from idemwatch.idempotency.record import SECOND, Claim, Wait
+from idemwatch.idempotency.record import Claim, Wait
 from idemwatch.idempotency.redis_link import RedisLink
-from idemwatch.idempotency.redis_store import RedisStore
-from idemwatch.idempotency.store import SwapStore
-from idemwatch.idempotency.stores import warn_of_eviction
 from support.alerting import ALERTS, Alertmanager, run, running_alertmanager
 from support.desk import Desk
 from support.fleet import Fleet
 from support.pages import page, tables
 from support.reader import Reader, blocks, commands
-from support.stores import HOUR_US, Subject, result
 from support.table import Table
 from support.venv import Venv
 
 PAGE = page("docs/operations.md").text
-ROLES = ("jobs_worker", "jobs_beat")
 RECORDS = 4000
 NEAR = 0.2
 """A figure of the page may be off by so much: page fills and allocators differ a little."""
@@ -163,110 +151,6 @@ def test_its_commands_run(tmp_path: Path, empty_database_url: str, redis_url: st
     assert len(lines) >= 4
     for line in lines:
         reader.run(f"export IDEMWATCH_DATABASE_URL='{empty_database_url}'; {line}")
-
-
-# -- rights ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def role_urls(database_url: str) -> Iterator[tuple[str, str]]:
-    """The database as the page's roles see it, with what the page grants: worker and beat."""
-    records = Table(database_url)
-    records.execute("REVOKE ALL ON SCHEMA public FROM public")
-    for role in ROLES:
-        records.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'p'")
-    for statement in blocks(PAGE, "sql"):
-        records.execute(statement)
-    parts = urlsplit(database_url)
-    there = f"{parts.hostname}:{parts.port}"
-    worker, beat = (parts._replace(netloc=f"{role}:p@{there}").geturl() for role in ROLES)
-    yield worker, beat
-    records.execute(f"DROP OWNED BY {', '.join(ROLES)}")
-    records.execute(f"DROP ROLE {', '.join(ROLES)}")
-
-
-def all_steps(store: SwapStore, authority: str) -> None:
-    """Every step of a store, by way of its records."""
-    subject = Subject(store, authority, lose=id)
-    subject.finish("done")
-    subject.ask("done")
-    held = subject.hold("held")
-    assert store.renew([held])
-    subject.ask("held", wait=Wait(new_owner()))
-    assert store.park(held, fingerprint="", open_after_us=HOUR_US)
-    assert store.release(subject.hold("released"))
-    assert store.abandon("nothing", "nobody")
-    subject.poison("poisoned")
-    assert store.forget("poisoned")
-    lock = subject.hold("lock", endpoint="lock", lease_us=30 * SECOND)
-    store.wait_released("lock", 0.01)
-    assert store.release(lock)
-    store.put_done(subject.held(subject.claim("put"))._replace(fence=0), result())
-    store.ping()
-
-
-def test_the_rights_of_a_worker_are_enough_in_postgresql(role_urls: tuple[str, str]) -> None:
-    service = IdempotencyService(Settings(database_url=role_urls[0]))
-    store, statistics = service.store, service.engine.statistics
-    assert isinstance(store, PostgresStore) and statistics is not None
-    all_steps(store, "postgres")
-    once(service, "once")
-    transact(service, "tx")
-    statistics.flush()
-    service.engine.close()
-    rows = Table(role_urls[0]).execute("SELECT count(*) FROM endpoint_bucket")
-    assert rows == [(1,)]
-
-
-def test_the_rights_of_a_beat_are_enough_for_beats_and_purges(
-    role_urls: tuple[str, str], redis_url: str
-) -> None:
-    for url, enough in zip(role_urls, (False, True), strict=True):
-        link = PostgresLink(url)
-        with nullcontext() if enough else pytest.raises(StoreUnavailable, match="schedule_firing"):
-            list(purge(link))
-        link.close()
-    desk = Desk(redis_url, role_urls[1])
-    one = desk.add("every 60s")
-    desk.due(one)
-    desk.tick()
-    assert desk.outcomes(one) == ["fired"]
-    desk.close()
-
-
-def test_the_rights_of_the_page_are_enough_in_redis_and_none_is_too_many(
-    new_redis: Callable[..., RedisServer],
-) -> None:
-    (told,) = re.findall(r"^    ACL SETUSER worker on >… (\S+) (.+)$", PAGE, re.MULTILINE)
-    keys, rights = told[0], told[1].split()
-    server = new_redis()
-    url = server.database(1).replace("redis://", "redis://worker:p@")
-    with redis.Redis.from_url(server.url) as client:
-        for missing in (None, *rights):
-            client.flushall()
-            client.script_flush()
-            given = [right for right in rights if right != missing]
-            client.execute_command("ACL SETUSER", "worker", "reset", "on", ">p", keys, *given)
-            assert works(url) == (missing is None), missing
-
-
-def works(url: str) -> bool:
-    """Whether a worker can do all that it does in Redis."""
-    store, link = RedisStore(RedisLink.from_url(url), "idemwatch"), RedisLink.from_url(url)
-    directory = WorkerDirectory(link, "idemwatch")
-    facts = Facts("node", "host:1", "http", 1, "#1")
-    try:
-        all_steps(store, "redis")
-        warn_of_eviction(store)
-        store.eviction_policy()
-        directory.register(facts)
-        directory.remove(facts)
-    except StoreUnavailable:
-        return False
-    finally:
-        store.close()
-        directory.close()
-    return True
 
 
 # -- upgrade and restore ---------------------------------------------------------------------------

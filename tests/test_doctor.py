@@ -26,6 +26,7 @@ from idemwatch.idempotency.redis_link import RedisLink
 from prometheus_client.core import CounterMetricFamily
 from support.desk import Desk, job
 from support.doctor import by_celery, visit
+from support.rights import rules
 from support.scraping import Start
 from support.stores import postgres_subject, redis_subject
 from support.table import Table
@@ -271,15 +272,12 @@ def test_a_redis_that_may_not_tell_is_not_blamed(
     assert "does not tell its version" in found.text("redis", "info")
 
 
-def test_the_rights_that_the_page_gives_a_worker_are_enough(
+def test_the_rights_of_a_worker_are_enough(
     new_redis: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()
-    (line,) = (one for one in page.splitlines() if "ACL SETUSER worker" in one)
-    words = line.split()[5:]
     server = new_redis(config={"appendonly": "yes"})
     with redis.Redis.from_url(server.url) as client:
-        client.execute_command("ACL", "SETUSER", "w", "on", ">pw", *words)
+        client.execute_command("ACL", "SETUSER", "w", *rules("worker"), ">pw")
     monkeypatch.setenv("IDEMWATCH_AUTHORITY", "redis")
     found = visit("--redis-url", f"redis://w:pw@127.0.0.1:{server.port}/0")
     assert (found.code, found.bad()) == (0, {}), found.output
