@@ -78,7 +78,9 @@ class Item(Execution):
     def finish(self, result: Any) -> Any:
         """Store the result; returns it, or that of a successor."""
         with self._current(self.task):
-            return result if self.lease is None else self._complete(self.lease, result)
+            encoded = self._encoded(result)
+            lease, self.lease = self.lease, None
+            return result if lease is None else self._complete(lease, result, encoded)
 
     def comes_again(self, error: Exception) -> NoReturn:
         """Give the key back and publish the message again. Raises Ignore or Reject."""

@@ -170,6 +170,11 @@ class Engine:
         except StoreUnavailable:
             self._release_later(lease)
 
+    def give_up(self, lease: Lease) -> None:
+        """Leave the key to whoever has it, or takes it over."""
+        self.heartbeat(lease.store).remove(lease)
+        lease.lose()
+
     def release(self, lease: Lease) -> None:
         """Give the key back without a result; a stale claim is counted."""
         self.heartbeat(lease.store).remove(lease)

@@ -21,6 +21,7 @@ from .errors import (
     ArgumentMismatch,
     AuthorityMismatch,
     DuplicateTask,
+    LeaseLost,
     PoisonedKey,
     StoreUnavailable,
     UnreadableRecord,
@@ -39,6 +40,7 @@ from .redelivery import (
     publish_again,
 )
 from .results import decode_result
+from .store import Result
 
 if TYPE_CHECKING:
     from .task import IdempotentTask
@@ -147,28 +149,50 @@ class Execution:
     def _perform(self, claim: Claim, answer: Answer) -> Any:
         if answer.outcome is Outcome.TAKEN_OVER:
             log.warning("%s takes over %s: its lease had run out", self.request.id, claim.key)
-        name = self.task.name
-        lease = self.lease = self.engine.hold(
+        self.lease = self.engine.hold(
             self.store,
             claim,
             answer,
-            task=name,
+            task=self.task.name,
             claimed_at=self._claimed_at,
             max_hold_seconds=self._max_hold_seconds(),
         )
-        began, running = perf_counter(), TASK.set(name)
         try:
-            result = self.task.run(*self.args, **self.kwargs)
+            result = self._work()
+            encoded = self._encoded(result)
         except (AlreadyRunning, StoreUnavailable) as error:
             self.release("ignored")
             self._again_later(error)
         except BaseException as error:
+            if isinstance(error, LeaseLost) and error.key == claim.key:
+                self._give_up(error)
             self.release(_reason(error))
             raise
+        lease, self.lease = self.lease, None
+        return result if lease is None else self._complete(lease, result, encoded)
+
+    def _work(self) -> Any:
+        name = self.task.name
+        began, running = perf_counter(), TASK.set(name)
+        try:
+            return self.task.run(*self.args, **self.kwargs)
         finally:
             TASK.reset(running)
             metrics.task_seconds(name).observe(perf_counter() - began)
-        return result if self.lease is None else self._complete(lease, result)
+
+    def _encoded(self, result: Any) -> Result:
+        serializer = str(self.task.serializer or "json")
+        return self.engine.encode(result, serializer, self.options.ttl, self.task.name)
+
+    def _give_up(self, error: LeaseLost) -> None:
+        """The task learned that its key is another's: its message comes again, and meets that one.
+
+        A record that is still ours is left to be taken over, so that the attempt counts as lost.
+        """
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            self.engine.give_up(lease)
+            self._again_later(error)
 
     def _max_hold_seconds(self) -> float:
         if self.options.max_hold is not None:
@@ -176,11 +200,9 @@ class Execution:
         hard = (self.request.timelimit or (None,))[0] or self.task.time_limit
         return float(hard) if hard else self.options.hold_seconds
 
-    def _complete(self, lease: Lease, result: Any) -> Any:
+    def _complete(self, lease: Lease, result: Any, encoded: Result) -> Any:
         """Store the result. If a successor has the key, behave as a duplicate that met it."""
-        self.lease = None
-        name, options = self.task.name, self.options
-        encoded = self.engine.encode(result, self._serializer(), options.ttl, name)
+        name = self.task.name
         completion = self.engine.complete(lease, encoded)
         if completion is Completion.STORED:
             metrics.completions(name, "stored").inc()
@@ -191,9 +213,9 @@ class Execution:
         lease.lose()
         if completion is Completion.FORGOTTEN:
             return result
-        return self._meet_successor(result)
+        return self._meet_successor(result, encoded)
 
-    def _meet_successor(self, result: Any) -> Any:
+    def _meet_successor(self, result: Any, encoded: Result) -> Any:
         claim = self._new_claim()
         began = time.monotonic()
         try:
@@ -208,10 +230,7 @@ class Execution:
         successor = self.engine.hold(
             self.store, claim, answer, task=self.task.name, claimed_at=began
         )
-        return self._complete(successor, result)
-
-    def _serializer(self) -> str:
-        return str(self.task.serializer or "json")
+        return self._complete(successor, result, encoded)
 
     # -- retry, replace, give up -------------------------------------------------------------
 

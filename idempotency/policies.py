@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from .errors import AlreadyRunning, ConfigurationError, StoreUnavailable
+from .errors import AlreadyRunning, ConfigurationError, LeaseLost, StoreUnavailable
 
 
 class Policy(NamedTuple):
@@ -18,7 +18,7 @@ class Policy(NamedTuple):
     authority: str
 
 
-LATER: Final = (AlreadyRunning, StoreUnavailable)
+LATER: Final = (AlreadyRunning, LeaseLost, StoreUnavailable)
 """What a task raises that met work of another, or no store: its message comes again by itself."""
 POLICIES: Final = {
     "critical": Policy(timedelta(hours=4), 5, 10, 600, "postgres"),
@@ -32,7 +32,7 @@ POLICIES: Final = {
 def task_retry_policy(name: str, **overrides: Any) -> dict[str, Any]:
     """Options for `@app.task(base=IdempotentTask, **task_retry_policy("report"))`.
 
-    Any exception is retried, with exponential backoff and jitter, but for the two that say "later":
+    Any exception is retried, with exponential backoff and jitter, but for those that say "later":
     what another holds, or no store decides, comes again without a try being used up. `overrides`
     win, for example
     `task_retry_policy("critical", idempotency_ttl=timedelta(hours=26))`.

@@ -234,3 +234,33 @@ def test_a_holder_frozen_past_its_lease_returns_the_result_of_its_successor(
     assert fleet.result(task_id) == label
     assert fleet.claims("work", "taken_over") == 1
     assert fleet.events(told) == [f"linked {label}"]
+
+
+def test_a_holder_that_learns_of_its_lost_lease_is_answered_by_its_successor(
+    new_fleet: Callable[..., Fleet], database_url: str
+) -> None:
+    fleet = new_fleet("postgres", workers=0, database_url=database_url)
+    fleet.start(concurrency=1)
+    label, told, failed = (fleet.label() for _ in range(3))
+    frozen = fleet.worker
+    message = fleet.signature(
+        "checking", label, label, link=[fleet.signature("linked", told)],
+        link_error=[fleet.signature("linked", failed)],
+    )  # fmt: skip
+    task_id = message.apply_async().id
+    fleet.wait_for_event(label, "start")
+    frozen.freeze()
+    fleet.start()
+    fleet.wait_for_event(label, "start", times=2)
+    fleet.open(label)
+    fleet.wait_for_event(told, f"linked {label}")
+    frozen.thaw()
+    fleet.wait(
+        lambda: fleet.metric("idemwatch_lease_lost_total", "sheet.checking") == 1,
+        "the first holder asked for its lease",
+    )
+    fleet.wait_for_idle()
+    assert fleet.result(task_id) == label
+    assert fleet.events(label) == ["start", "start", "end"]
+    assert fleet.events(told) == [f"linked {label}"] and fleet.events(failed) == []
+    assert fleet.claims("checking", "taken_over") == 1

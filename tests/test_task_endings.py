@@ -168,12 +168,15 @@ def test_a_late_holder_does_not_bring_back_what_was_forgotten(bench: Bench) -> N
     assert task.apply().get() == "late" and bench.runs == {"work": 2}
 
 
-def test_a_late_failure_leaves_the_record_of_the_successor(bench: Bench) -> None:
+@pytest.mark.parametrize("error", [LeaseLost, OSError])
+def test_a_late_failure_leaves_the_record_of_the_successor(
+    bench: Bench, error: type[Exception]
+) -> None:
     def fail(held: Held) -> None:
-        raise LeaseLost(held.key)
+        raise error(held.key)
 
     late = succeeded(bench, fail)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(error):
         late.apply()
     record = bench.record(late)
     assert record is not None and record.owner == "successor"

@@ -75,6 +75,16 @@ def work(self: Any, label: str, gate: str | None = None) -> str:
     return label
 
 
+@task("checking")
+def checking(self: Any, label: str, gate: str) -> str:
+    """Asks for its lease before its effect."""
+    write(label, "start")
+    pass_gate(gate)
+    self.claim.check()
+    write(label, "end")
+    return label
+
+
 @worker_init.connect  # type: ignore[untyped-decorator]
 def use_before_the_fork(**_: Any) -> None:
     """The main process does a piece of work itself, before it has children."""
