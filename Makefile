@@ -10,8 +10,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 CODE := idempotency scheduler exporter alerts dashboards demo tests
 ARGS ?=
 ONLY ?=
+SEED ?=
+MINUTES ?= 2
+DISABLE ?=
+ROUND ?=
+SCENE ?=
 
-.PHONY: help demo test test-beats check lint types imports wheel audit boards rules docs bench bench-large clean
+.PHONY: help demo test test-beats faults check lint types imports wheel audit boards rules docs bench bench-large clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -24,6 +29,11 @@ test: $(VENV)/.dev ## run the tests, but for the wheel's and the image's (ARGS="
 
 test-beats: $(VENV)/.dev ## kill and freeze three beats for two minutes, count what was done (ARGS="--seed 7")
 	$(BIN)/python tests/check_beats.py $(ARGS)
+
+faults: $(VENV)/.dev ## break real stores and workers, check the guarantee (SEED=n MINUTES=m DISABLE=rule ROUND=k)
+	$(BIN)/python tests/faults/run.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) \
+		$(if $(DISABLE),--disable $(DISABLE)) $(if $(ROUND),--only $(ROUND)) \
+		$(if $(SCENE),--scene $(SCENE)) $(ARGS)
 
 check: lint types imports wheel ## ruff, mypy --strict, the layers of imports, the built wheel
 
