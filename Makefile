@@ -16,7 +16,7 @@ DISABLE ?=
 ROUND ?=
 SCENE ?=
 
-.PHONY: help demo test test-beats faults check lint types imports wheel audit boards rules docs bench bench-large clean
+.PHONY: help demo test test-beats faults check lint types imports wheel audit boards rules docs bench bench-large comparison clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -67,6 +67,9 @@ rules: $(VENV)/.demo ## write the alert and recording rules again (alerts/rules)
 bench: $(VENV)/.bench ## measure, with the peers beside us (ONLY=name for one)
 	$(BIN)/python tests/benchmarks/run.py $(if $(ONLY),--only $(ONLY))
 
+comparison: $(VENV)/.comparison ## do each case with the peers too, write docs/comparison.md (ONLY=case to look at one)
+	$(VENV)/comparison/bin/python tests/comparison/run.py $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
 bench-large: $(VENV)/.bench ## measure what takes minutes to prepare
 	$(BIN)/python tests/benchmarks/run.py --large
 
@@ -106,4 +109,13 @@ $(VENV)/.dev: $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) install --group bench
+	@touch $@
+
+$(VENV)/.comparison: pyproject.toml tests/comparison/requirements.txt $(VENV)/.python
+	$(BIN)/python -m venv --clear $(VENV)/comparison
+	$(VENV)/comparison/bin/python -m pip --disable-pip-version-check -qq install \
+		--editable '.[demo]' -r tests/comparison/requirements.txt || { \
+		echo "make comparison installs the peers from PyPI, which did not answer or lacks one: see above" >&2; \
+		exit 1; \
+	}
 	@touch $@

@@ -22,10 +22,11 @@ ONCE: Final = "celery-once"
 SINGLETON: Final = "celery-singleton"
 POWERTOOLS: Final = "powertools"
 PYTHON_REDIS_LOCK: Final = "python-redis-lock"
+POTTERY: Final = "pottery"
 REDIS_PY: Final = "redis-py Lock"
 HASHED: Final = "hash spread"
 JITTERED: Final = "random jitter"
-PEERS: Final = (ONCE, SINGLETON, POWERTOOLS, PYTHON_REDIS_LOCK, REDIS_PY, HASHED, JITTERED)
+PEERS: Final = (ONCE, SINGLETON, POWERTOOLS, PYTHON_REDIS_LOCK, POTTERY, REDIS_PY, HASHED, JITTERED)
 
 SECONDS: Final = 30
 _PACKAGES: Final = (
@@ -138,7 +139,21 @@ class Peers:
             assert lock.acquire()
             lock.release()
 
-        return {REDIS_PY: redis_py, PYTHON_REDIS_LOCK: renewed}
+        return {REDIS_PY: redis_py, PYTHON_REDIS_LOCK: renewed, **_pottery(client)}
+
+
+def _pottery(client: redis.Redis) -> dict[str, Operation]:
+    """pottery's Redlock on one server, where it is installed: `make comparison` does that."""
+    if find_spec("pottery") is None:
+        return {}
+    redlock, keys = import_module("pottery").Redlock, names("bench:redlock")
+
+    def lock() -> None:
+        lock = redlock(key=next(keys), masters={client}, auto_release_time=SECONDS)
+        assert lock.acquire()
+        lock.release()
+
+    return {POTTERY: lock}
 
 
 def celery_tasks(app: Any, work: Callable[..., None]) -> dict[str, Any]:

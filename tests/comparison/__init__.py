@@ -1,0 +1,1 @@
+"""Side by side with the peers: `make comparison` does each case with each, and writes the page."""
