@@ -61,7 +61,7 @@ class Scheduler(celery.beat.Scheduler):  # type: ignore[misc]  # Celery has no t
             error = ConfigurationError("idempotency_database_url", problem)
             raise SystemExit(f"idemwatch: {error}")
         self.name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:6]}"
-        self._link = PostgresLink(settings.database_url)
+        self._link = PostgresLink(settings.database_url, pooled=settings.database_pooled)
         self._firings = FiringStore(self._link, self.name)
         self._stores = Stores(settings)
         self._publisher = Publisher(self.app)

@@ -65,13 +65,13 @@ def tell_problems(
 @contextmanager
 def open_table(ctx: click.Context, database_url: str | None) -> Iterator[ScheduleStore]:
     """The table in the database that the settings name. Raises ConfigurationError."""
-    url = settings_for(ctx, database_url=database_url).database_url
-    if url is None:
+    settings = settings_for(ctx, database_url=database_url)
+    if settings.database_url is None:
         raise ConfigurationError(
             "idempotency_database_url",
             "is not set: the table needs it, say --database-url postgresql://user@host/db",
         )
-    link = PostgresLink(url)
+    link = PostgresLink(settings.database_url, pooled=settings.database_pooled)
     try:
         yield ScheduleStore(link)
     finally:

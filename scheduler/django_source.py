@@ -50,7 +50,8 @@ _CONNECTING: Final[dict[str, Any]] = {
     "tcp_user_timeout": 10_000,
     "application_name": "idemwatch",
 }
-_SESSION: Final = "SET statement_timeout = '30s'; SET timezone = 'UTC'"
+# For the transaction alone: behind a pooler the session is the application's too.
+_LOCAL: Final = "SET LOCAL statement_timeout = '30s'; SET LOCAL timezone = 'UTC'"
 
 
 def read_django(app: Any | None, settings: Settings, *, now: datetime | None = None) -> Inventory:
@@ -84,8 +85,8 @@ def _rows(url: str) -> list[DictRow]:
     given = conninfo_to_dict(url)
     options = {key: value for key, value in _CONNECTING.items() if key not in given}
     try:
-        with psycopg.connect(url, autocommit=True, row_factory=dict_row, **options) as connection:
-            connection.execute(_SESSION)
+        with psycopg.connect(url, row_factory=dict_row, **options) as connection:
+            connection.execute(_LOCAL)
             return connection.execute(ENTRIES).fetchall()
     except (UndefinedTable, UndefinedColumn) as error:
         told = (

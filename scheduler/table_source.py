@@ -67,7 +67,7 @@ def read_table(app: Any | None, settings: Settings) -> Inventory:  # noqa: ARG00
             "idempotency_database_url",
             "is not set: the table needs it, say --database-url postgresql://user@host/db",
         )
-    link = PostgresLink(settings.database_url)
+    link = PostgresLink(settings.database_url, pooled=settings.database_pooled)
     try:
         inventory = ScheduleStore(link).schedules()
         return measured(inventory, durations(link, settings.namespace, inventory))
@@ -88,7 +88,7 @@ def measured_by_task(inventory: Inventory, settings: Settings) -> Inventory:
     """
     if settings.database_url is None:
         return inventory
-    link = PostgresLink(settings.database_url)
+    link = PostgresLink(settings.database_url, pooled=settings.database_pooled)
     try:
         return measured(inventory, durations(link, settings.namespace, inventory))
     finally:

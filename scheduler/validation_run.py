@@ -119,7 +119,7 @@ def _duplicates(settings: Settings) -> dict[str, int] | None:
     from idemwatch.idempotency.postgres_link import PostgresLink
     from idemwatch.idempotency.statistics_store import duplicates_last_hour
 
-    link = PostgresLink(settings.database_url)
+    link = PostgresLink(settings.database_url, pooled=settings.database_pooled)
     try:
         return duplicates_last_hour(link)
     finally:

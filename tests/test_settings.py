@@ -23,6 +23,7 @@ PASSWORD = "hunter2"
 VALUES: dict[str, tuple[Any, str, Any, Any, Any]] = {
     "redis_url": (None, "redis://env:1/2", "redis://env:1/2", "unix:///r.sock", "unix:///r.sock"),
     "database_url": (None, "postgres://e/d", "postgres://e/d", "postgresql://c", "postgresql://c"),
+    "database_pooled": (None, "true", True, False, False),
     "store": ("servers", "memory", "memory", "servers", "servers"),
     "enabled": (True, "false", False, True, True),
     "namespace": ("idemwatch", "Env-1.a_b", "Env-1.a_b", "conf", "conf"),

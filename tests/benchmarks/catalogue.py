@@ -1,4 +1,4 @@
-"""Every bench with its goal: at most so much, in its unit."""
+"""Every bench with its goal: at most so much, or at least, in its unit."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from .schedule_benches import (
     plan_peak_10k,
 )
 from .scrape_bench import scrape_recycled
+from .storm_bench import storm_100k
+from .table_benches import check_at_10m, purge
 from .worker_benches import worker_cpu, worker_cpu_postgres
 
 RATIO: Final = "x"
@@ -35,6 +37,8 @@ class Bench:
     goal: float
     baseline: str = ""
     unit: str = RATIO
+    at_least: bool = False
+    """Whether more is better, and the goal the least that is allowed."""
     large: bool = False
     """Whether it takes minutes to prepare: only `make bench-large` runs it, or its name."""
 
@@ -42,6 +46,15 @@ class Bench:
     def name(self) -> str:
         """The name of the function that measures."""
         return self.measure.__name__
+
+    def met(self, value: float, *, by: float = 1.0) -> bool:
+        """Whether a value meets the goal, or `by` so many times of it."""
+        return value >= self.goal / by if self.at_least else value <= self.goal * by
+
+    @property
+    def goal_text(self) -> str:
+        """The goal, for people."""
+        return f"{'≥' if self.at_least else '≤'} {self.goal:g}"
 
     def text(self, value: float) -> str:
         """A value in its unit, for people."""
@@ -62,6 +75,8 @@ BENCHES: Final = {
         Bench(publish, 1.02, "plain apply_async"),
         Bench(worker_cpu, 1.15, _PLAIN),
         Bench(worker_cpu_postgres, 1.5, _PLAIN),
+        Bench(check_at_10m, 1.3, "10,000 records", large=True),
+        Bench(storm_100k, 1.15, _PLAIN, large=True),
         Bench(scrape_recycled, 1.2, "after no child"),
         Bench(scrape_10k, 400.0, unit="ms"),
         Bench(refresh_1m, 1.5, "1,000 records", large=True),
@@ -70,5 +85,6 @@ BENCHES: Final = {
         Bench(plan_peak_1k, 1.02, "lower bound"),
         Bench(plan_peak_10k, 1.02, "lower bound"),
         Bench(plan_cpu_10k, 0.6, unit="s"),
+        Bench(purge, 0.8, "bare batched DELETE", at_least=True, large=True),
     )
 }

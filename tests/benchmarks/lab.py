@@ -98,6 +98,11 @@ class Lab:
         """A migrated database."""
         return self._servers.database_url
 
+    @property
+    def postgres(self) -> PostgresServer:
+        """The server of all databases here."""
+        return self._servers.postgres
+
     def new_database(self, name: str) -> str:
         """A migrated database of the bench's own, dropped after it."""
         url = self._servers.postgres.create_database(name)

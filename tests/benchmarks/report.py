@@ -49,10 +49,10 @@ def verdict(name: str, measured: Measured, waived: Container[str]) -> Verdict:
 
     Judged as results.json has it. From one machine to the next a figure varies by a tenth.
     """
-    value, goal = round(measured.value, _DIGITS), BENCHES[name].goal
+    value, bench = round(measured.value, _DIGITS), BENCHES[name]
     if name in waived:
-        return Verdict.NEEDLESS if value <= _BY_FAR * goal else Verdict.WAIVED
-    return Verdict.OK if value <= goal else Verdict.MISSED
+        return Verdict.NEEDLESS if bench.met(value, by=_BY_FAR) else Verdict.WAIVED
+    return Verdict.OK if bench.met(value) else Verdict.MISSED
 
 
 def read_results(path: Path = RESULTS) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _cells(bench: Bench, measured: Measured, judged: Verdict) -> list[str | Text
     peers = measured.peers
     return [
         bench.name,
-        f"≤ {bench.goal:g}",
+        bench.goal_text,
         bench.text(measured.value),
         *(bench.text(peers[peer]) if peer in peers else "-" for peer in PEERS),
         Text(judged, style=_STYLES[judged]),

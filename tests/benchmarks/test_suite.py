@@ -36,6 +36,19 @@ def test_a_missed_goal_needs_a_waiver_and_one_met_by_far_has_none(
     assert verdict("claim_new", Measured(value), waived) is expected
 
 
+@pytest.mark.parametrize(
+    ("value", "waived", "expected"),
+    [
+        (0.8, (), Verdict.OK),
+        (0.79, (), Verdict.MISSED),
+        (0.79, ("purge",), Verdict.WAIVED),
+        (0.9, ("purge",), Verdict.NEEDLESS),
+    ],
+)
+def test_of_some_more_is_better(value: float, waived: tuple[str, ...], expected: Verdict) -> None:
+    assert verdict("purge", Measured(value), waived) is expected
+
+
 def test_a_waiver_says_why_and_what_was_found(tmp_path: Path) -> None:
     file = tmp_path / "waivers.toml"
     file.write_text(WAIVER)

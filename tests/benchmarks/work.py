@@ -22,6 +22,18 @@ TTL: Final = timedelta(hours=24)
 RESULT: Final = {"sent": 3}
 
 
+def claim_of(key: str, authority: str) -> Claim:
+    """A claim by a new owner, as that of a typical message."""
+    return Claim(
+        key=key,
+        owner=new_owner(),
+        authority=authority,
+        fingerprint=FINGERPRINT,
+        task_id=TASK_ID,
+        endpoint=TASK,
+    )
+
+
 class Work:
     """Claims and completions through one engine."""
 
@@ -33,14 +45,7 @@ class Work:
         metrics.announce(TASK, "global")
 
     def _asked(self, key: str) -> tuple[Claim, Answer]:
-        claim = Claim(
-            key=key,
-            owner=new_owner(),
-            authority=self._authority,
-            fingerprint=FINGERPRINT,
-            task_id=TASK_ID,
-            endpoint=TASK,
-        )
+        claim = claim_of(key, self._authority)
         answer = self._engine.claim(self._store, claim)
         self._engine.count(claim, answer.outcome, TASK)
         return claim, answer

@@ -90,9 +90,9 @@ class _Drain:
         return not self._client.llen("celery") and not self._client.hlen("unacked")
 
     def _spent(self) -> float:
-        return sum(map(_cpu_seconds, (self.worker.pid, *self.worker.children())))
+        return sum(map(cpu_seconds, (self.worker.pid, *self.worker.children())))
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """CPU time of a process with all its threads, by its clock: clock_getcpuclockid(3)."""
     return time.clock_gettime((~pid << 3) | 2)

@@ -164,6 +164,11 @@ class ExporterProcess(Client):
             raise AssertionError(f"the exporter did not start: {self.told}{errors}")
         super().__init__(match[1])
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def __enter__(self) -> ExporterProcess:
         return self
 
