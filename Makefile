@@ -11,12 +11,12 @@ CODE := idempotency scheduler exporter alerts dashboards demo tests
 ARGS ?=
 ONLY ?=
 SEED ?=
-MINUTES ?= 2
+MINUTES ?=
 DISABLE ?=
 ROUND ?=
 SCENE ?=
 
-.PHONY: help demo test test-beats faults check lint types imports wheel audit boards rules docs bench bench-large comparison clean
+.PHONY: help demo test test-beats faults check lint types imports wheel audit boards rules docs bench bench-large soak comparison clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -31,7 +31,7 @@ test-beats: $(VENV)/.dev ## kill and freeze three beats for two minutes, count w
 	$(BIN)/python tests/check_beats.py $(ARGS)
 
 faults: $(VENV)/.dev ## break real stores and workers, check the guarantee (SEED=n MINUTES=m DISABLE=rule ROUND=k)
-	$(BIN)/python tests/faults/run.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) \
+	$(BIN)/python tests/faults/run.py --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED)) \
 		$(if $(DISABLE),--disable $(DISABLE)) $(if $(ROUND),--only $(ROUND)) \
 		$(if $(SCENE),--scene $(SCENE)) $(ARGS)
 
@@ -66,6 +66,9 @@ rules: $(VENV)/.demo ## write the alert and recording rules again (alerts/rules)
 
 bench: $(VENV)/.bench ## measure, with the peers beside us (ONLY=name for one)
 	$(BIN)/python tests/benchmarks/run.py $(if $(ONLY),--only $(ONLY))
+
+soak: $(VENV)/.dev ## full load for long: does anything grow, is every message accounted for (MINUTES=30)
+	$(BIN)/python tests/soak/run.py --minutes $(or $(MINUTES),30)
 
 comparison: $(VENV)/.comparison ## do each case with the peers too, write docs/comparison.md (ONLY=case to look at one)
 	$(VENV)/comparison/bin/python tests/comparison/run.py $(if $(ONLY),--only $(ONLY)) $(ARGS)
