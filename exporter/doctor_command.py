@@ -18,8 +18,7 @@ from idemwatch.idempotency.command_settings import (
 )
 from idemwatch.idempotency.errors import IdempotencyError
 from idemwatch.idempotency.printing import print_text
-from idemwatch.idempotency.redis_urls import SCHEMES, check_places
-from idemwatch.idempotency.settings import check_url
+from idemwatch.idempotency.settings import check_redis_url, check_url
 from idemwatch.scheduler.check_command import CheckCommand
 from idemwatch.scheduler.command_options import Number
 from idemwatch.scheduler.terminal import screen
@@ -91,8 +90,7 @@ def doctor(
     database_url: str | None,
 ) -> int:  # fmt: skip
     # Its help is HELP.
-    check_places("--redis-url", redis_url)
-    check_url("--redis-url", redis_url, SCHEMES)
+    check_redis_url("--redis-url", redis_url)
     check_url("--database-url", database_url, ("postgresql", "postgres"))
     places = Places(
         settings=None,

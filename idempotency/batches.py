@@ -27,10 +27,11 @@ from celery.exceptions import Ignore, Reject
 from . import metrics
 from .app_settings import settings_of
 from .engine import TASK, engine_for
-from .errors import AlreadyRunning, ConfigurationError, IdempotencyError, StoreUnavailable
+from .errors import ConfigurationError, IdempotencyError
 from .execution import Execution
 from .heartbeat import Lease
 from .options import KEEP_LAST
+from .policies import LATER
 from .record import Answer, Claim, Outcome
 from .task import IdempotentTask
 
@@ -78,15 +79,18 @@ class Item(Execution):
     def finish(self, result: Any) -> Any:
         """Store the result; returns it, or that of a successor."""
         with self._current(self.task):
-            encoded = self._encoded(result)
+            try:
+                encoded = self._encoded(result)
+            except BaseException:
+                self.release("failure")
+                raise
             lease, self.lease = self.lease, None
             return result if lease is None else self._complete(lease, result, encoded)
 
     def comes_again(self, error: Exception) -> NoReturn:
-        """Give the key back and publish the message again. Raises Ignore or Reject."""
+        """Publish the message again, without its key. Raises Ignore or Reject."""
         with self._current(self.task):
-            self.release("ignored")
-            self._again_later(error)
+            self._give_up(error)
 
     def _perform(self, claim: Claim, answer: Answer) -> Any:
         self.suspect = answer.outcome is Outcome.TAKEN_OVER
@@ -353,7 +357,7 @@ def _finish(item: Item | _Plain, result: Any) -> Any:
 
 
 def _give_up(item: Item | _Plain, error: Exception) -> NoReturn:
-    if isinstance(error, AlreadyRunning | StoreUnavailable):
+    if isinstance(error, LATER):
         item.comes_again(error)
     item.release("ignored" if isinstance(error, Ignore | Reject) else "failure")
     raise error

@@ -219,7 +219,7 @@ class Engine:
 
     def close(self) -> None:
         """Finish what waits in the background and give back all connections."""
-        for heartbeat in self._heartbeats.values():
+        for heartbeat in tuple(self._heartbeats.values()):
             heartbeat.stop()
         if self.statistics is not None:
             self.statistics.stop()

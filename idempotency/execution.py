@@ -29,6 +29,7 @@ from .errors import (
 from .heartbeat import Lease
 from .keys import FIRING_HEADERS, CallKey, digest, firing_of
 from .options import KEEP_LAST, TaskOptions
+from .policies import LATER
 from .publishing import forget_publication
 from .record import SECOND, Answer, Claim, Completion, Outcome, Record, Wait
 from .redelivery import (
@@ -160,12 +161,9 @@ class Execution:
         try:
             result = self._work()
             encoded = self._encoded(result)
-        except (AlreadyRunning, StoreUnavailable) as error:
-            self.release("ignored")
-            self._again_later(error)
+        except LATER as error:
+            self._give_up(error)
         except BaseException as error:
-            if isinstance(error, LeaseLost) and error.key == claim.key:
-                self._give_up(error)
             self.release(_reason(error))
             raise
         lease, self.lease = self.lease, None
@@ -184,15 +182,21 @@ class Execution:
         serializer = str(self.task.serializer or "json")
         return self.engine.encode(result, serializer, self.options.ttl, self.task.name)
 
-    def _give_up(self, error: LeaseLost) -> None:
-        """The task learned that its key is another's: its message comes again, and meets that one.
+    def _give_up(self, error: Exception) -> NoReturn:
+        """The work met that of another, or no store: its message comes again.
 
-        A record that is still ours is left to be taken over, so that the attempt counts as lost.
+        A key that is lost itself is left to whoever has it, or takes it over, so that the attempt
+        counts as lost; any other is given back.
         """
-        lease, self.lease = self.lease, None
-        if lease is not None:
-            self.engine.give_up(lease)
-            self._again_later(error)
+        lease = self.lease
+        if isinstance(error, LeaseLost):
+            if lease is None:  # it has ended before, as by a retry too many
+                raise error
+            if error.key == lease.key:
+                self.lease = None
+                self.engine.give_up(lease)
+        self.release("ignored")
+        self._again_later(error)
 
     def _max_hold_seconds(self) -> float:
         if self.options.max_hold is not None:

@@ -197,11 +197,19 @@ class Heartbeat:
 
     def _run_errands(self) -> None:
         for _ in range(len(self._errands)):
-            errand, until = self._errands.popleft()
             try:
-                errand()
-            except StoreUnavailable as error:
-                if self._clock() < until:
-                    self._errands.append((errand, until))
-                else:
-                    log.error("given up after a store did not answer in time: %s", error)
+                errand, until = self._errands.popleft()
+            except IndexError:  # `stop` runs them too, beside a thread that waits for its store
+                return
+            self._run_errand(errand, until)
+
+    def _run_errand(self, errand: Callable[[], object], until: float) -> None:
+        try:
+            errand()
+        except StoreUnavailable as error:
+            if self._clock() < until:
+                self._errands.append((errand, until))
+            else:
+                log.error("given up after a store did not answer in time: %s", error)
+        except Exception:  # it costs no other errand, and no other store
+            log.exception("given up: to try again would not help")

@@ -53,11 +53,11 @@ class ClusterLink(RedisLink):
     ) -> None:
         pool = pool_of(places.url_of(places.addresses[0]), timeout_seconds)
         self._open: set[Address | None] = set()
+        self._table: Table | None = None
         self._gauge = metrics.CIRCUIT_OPEN.labels(name)
         super().__init__(pool, name, Breaker(name, show=partial(self._show, None)))
         self._places, self._timeout_seconds, self._clock = places, timeout_seconds, clock
         self._links: dict[Address, RedisLink] = {}
-        self._table: Table | None = None
         self._read_at = clock() - REFRESH_SECONDS
         self._changing = threading.RLock()
 
@@ -73,10 +73,8 @@ class ClusterLink(RedisLink):
 
         Raises StoreUnavailable when no node answers.
         """
-        groups: dict[Address, list[int]] = {}
-        for number, command in enumerate(commands):
-            groups.setdefault(self._place_of(command), []).append(number)
         replies: list[Any] = [None] * len(commands)
+        groups = self._grouped(commands, replies)
         for address, numbers in groups.items():
             found = self._batch(address, [commands[number] for number in numbers])
             for number, reply in zip(numbers, found, strict=True):
@@ -88,7 +86,7 @@ class ClusterLink(RedisLink):
     def run_many(self, script: Script, calls: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
         """As for one server; see `call_many` for what a node that is away answers."""
         commands = [("EVALSHA", script.sha, 1, key, *args) for key, args in calls]
-        for address in {self._place_of(command) for command in commands}:
+        for address in self._grouped(commands, [None] * len(commands)):
             with suppress(StoreUnavailable):  # the batch answers that
                 self._link(address).call("SCRIPT", "LOAD", script.source)
         replies = self.call_many(commands)
@@ -150,6 +148,18 @@ class ClusterLink(RedisLink):
             raise StoreUnavailable(self.name, f"no node of the cluster serves slot {slot}")
         return owner
 
+    def _grouped(
+        self, commands: Sequence[tuple[Any, ...]], replies: list[Any]
+    ) -> dict[Address, list[int]]:
+        """The numbers of the commands for each node; one of a slot that nobody has is answered."""
+        groups: dict[Address, list[int]] = {}
+        for number, command in enumerate(commands):
+            try:
+                groups.setdefault(self._place_of(command), []).append(number)
+            except StoreUnavailable as error:
+                replies[number] = error
+        return groups
+
     def _elsewhere(self, command: Sequence[Any], address: Address, error: StoreUnavailable) -> Any:
         """Ask where the node said, or where its slot is by now since it does not answer."""
         for _ in range(HOPS):
@@ -172,7 +182,7 @@ class ClusterLink(RedisLink):
         """Whom to ask next; None: nobody, the error stands."""
         kind = kind_of(cause)
         if kind in ("MOVED", "ASK"):
-            told = _place_told(cause, address)
+            told = place_told(cause, address)
             if kind == "MOVED":
                 self._refresh_after(0.0, first=told)
             return told
@@ -223,6 +233,7 @@ class ClusterLink(RedisLink):
             if self._table is None:
                 self.breaker.require()
                 self._table = self._read(None)
+                self._set_gauge()
             return self._table
 
     def _refresh_after(self, seconds: float, first: Address | None = None) -> bool:
@@ -255,8 +266,8 @@ class ClusterLink(RedisLink):
 
     def _informants(self, first: Address | None) -> Iterator[Address]:
         """Whom to ask for the table: those that answer first, in no order, so as to share it."""
-        known = {*self._links, *self._places.addresses} - {first}
-        links = self._links
+        links = dict(self._links)  # another thread may forget some meanwhile
+        known = {*links, *self._places.addresses} - {first}
         away = {one for one in known if one in links and links[one].breaker.is_open}
         if first is not None:
             yield first
@@ -288,31 +299,40 @@ class ClusterLink(RedisLink):
         with self._changing:
             for address in {*self._links} - {*self._masters(), *self._places.addresses}:
                 self._links.pop(address).close()
+        self._set_gauge()
 
     def _show(self, address: Address | None, is_open: bool) -> None:
-        """The gauge is 1 while any node is left out."""
+        """Note that a node, or with None all that could tell the table, is left out or is not."""
         (self._open.add if is_open else self._open.discard)(address)
-        self._gauge.set(1 if self._open else 0)
+        self._set_gauge()
+
+    def _set_gauge(self) -> None:
+        """1 while a node that has slots is left out; of others nobody learns that they are back."""
+        asked = {None} if self._table is None else {*self._table} - {None}
+        self._gauge.set(1 if self._open & asked else 0)
 
 
 def table_of(rows: Sequence[Sequence[Any]], asked: Address) -> Table:
     """The table of a reply to CLUSTER SLOTS; a node without a host is at the one `asked`."""
     table: list[Address | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
     for first, last, (host, port, *_), *_replicas in rows:
-        name = bytes(host or b"").decode()
-        owner = (asked[0] if name in ("", "?") else name), int(port)
+        owner = _host(bytes(host or b"").decode(), asked), int(port)
         table[first : last + 1] = [owner] * (last + 1 - first)
     return table
+
+
+def _host(told: str, asked: Address) -> str:
+    return asked[0] if told in ("", "?") else told
 
 
 def _is_turned(reply: Any) -> bool:
     return isinstance(reply, ResponseError) and kind_of(reply) != ""
 
 
-def _place_told(cause: BaseException | None, asked: Address) -> Address:
-    """The last word of MOVED and ASK; without a host it is that of the node that said so."""
+def place_told(cause: BaseException | None, asked: Address) -> Address:
+    """The last word of a MOVED or ASK; without a host it is that of the node that said so."""
     host, _, port = str(cause).rpartition(" ")[2].rpartition(":")
-    return host or asked[0], int(port)
+    return _host(host, asked), int(port)
 
 
 def _asked(link: RedisLink, command: Sequence[Any]) -> Any:

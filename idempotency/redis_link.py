@@ -245,7 +245,7 @@ def _reply(connection: Any) -> Any:
 def pool_of(url: str, timeout_seconds: float) -> redis.ConnectionPool:
     """How to connect to one server. Raises ConfigurationError for what redis-py refuses."""
     try:
-        return redis.ConnectionPool.from_url(
+        pool = redis.ConnectionPool.from_url(
             url,
             socket_connect_timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
@@ -253,8 +253,10 @@ def pool_of(url: str, timeout_seconds: float) -> redis.ConnectionPool:
             retry=Retry(NoBackoff(), 0),
             protocol=2,
         )
-    except (ValueError, TypeError) as error:
+        pool.connection_class(**pool.connection_kwargs)  # it refuses unknown options
+    except (ValueError, TypeError, RedisError) as error:
         raise ConfigurationError(SETTING, told(error)) from None
+    return pool
 
 
 def kind_of(error: BaseException | None) -> str:

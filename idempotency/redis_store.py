@@ -103,6 +103,8 @@ class RedisStore(SwapStore):
         calls = [(self.redis_key(one.key), _renewal(one)) for one in held]
         replies = self._link.run_many(RENEW, calls)
         for reply in replies:
+            if isinstance(reply, StoreUnavailable):  # of one node of a cluster
+                raise reply
             if isinstance(reply, Exception) and "WRONGTYPE" not in str(reply):
                 raise StoreUnavailable(self.name, "a renewal was refused") from reply
         return {one.claim.owner for one, reply in zip(held, replies, strict=True) if reply == 1}

@@ -66,13 +66,14 @@ def places_of(url: str, name: str = SETTING) -> Places | None:
     Raises ConfigurationError, which says what to write.
     """
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(url.replace("[", "%5B").replace("]", "%5D"))  # it takes one [host] at most
     except ValueError as error:
         raise ConfigurationError(name, f"not a URL ({type(error).__name__})") from None
     if parts.scheme not in SEVERAL:
         return None
     tls, kind = parts.scheme.startswith("rediss"), parts.scheme.partition("+")[2]
     login, at, hosts = parts.netloc.rpartition("@")
+    hosts = hosts.replace("%5B", "[").replace("%5D", "]")
     if "@" in login or parts.fragment:
         raise ConfigurationError(
             name, "a password with @, / or # in it is written with %40, %2F or %23"
@@ -88,12 +89,6 @@ def places_of(url: str, name: str = SETTING) -> Places | None:
         raise ConfigurationError(name, f"a cluster has database 0 alone: write {CLUSTER_FORM}")
     _check_query(name, query, sentinel=False)
     return Places("cluster", tls, addresses, login + at, "", "0", query)
-
-
-def check_places(name: str, url: str | None) -> None:
-    """Raise ConfigurationError for a URL of several servers that cannot be used."""
-    if url is not None:
-        places_of(url, name)
 
 
 def _addresses(name: str, hosts: str, port: int, form: str) -> tuple[Address, ...]:

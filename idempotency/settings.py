@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
-from .redis_urls import SCHEMES, check_places
+from .redis_urls import SCHEMES, places_of
 
 AUTHORITIES: Final = ("postgres", "redis")
 SCOPES: Final = ("global", "user", "device", "task")
@@ -73,8 +73,7 @@ class Settings:
             raise ConfigurationError(
                 _named("namespace"), "must be 1 to 64 letters, digits, '.', '_' or '-'"
             )
-        check_places(_named("redis_url"), self.redis_url)
-        check_url(_named("redis_url"), self.redis_url, SCHEMES)
+        check_redis_url(_named("redis_url"), self.redis_url)
         check_url(_named("database_url"), self.database_url, ("postgresql", "postgres"))
 
 
@@ -98,6 +97,12 @@ def duration(name: str, value: timedelta, least: timedelta, most: timedelta) -> 
     """Raise ConfigurationError unless `value` lies from `least` to `most`."""
     if not least <= value <= most:
         raise ConfigurationError(_named(name), f"{value} is not from {least} to {most}")
+
+
+def check_redis_url(name: str, url: str | None) -> None:
+    """Raise ConfigurationError for an unusable URL of one Redis or of several."""
+    if url is not None and places_of(url, name) is None:
+        check_url(name, url, SCHEMES)
 
 
 def check_url(name: str, url: str | None, schemes: tuple[str, ...]) -> None:

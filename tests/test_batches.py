@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from celery.exceptions import Ignore
 from celery_batches import SimpleRequest
 from idemwatch.idempotency import (
     AlreadyRunning,
@@ -16,10 +17,13 @@ from idemwatch.idempotency import (
     ConfigurationError,
     IdempotencyError,
     InvalidKey,
+    LeaseLost,
+    execution,
 )
 from idemwatch.idempotency.batches import IdempotentBatches
 from idemwatch.idempotency.memory_store import MemoryStore
-from support.eager import Bench, claims
+from idemwatch.idempotency.record import State
+from support.eager import Bench, claims, counted
 from support.fleet import Fleet
 
 
@@ -111,6 +115,51 @@ def test_a_failure_gives_the_key_back(bench: BatchBench, how: str) -> None:
         with pytest.raises(ValueError, match="as the test says"):
             task.delay("a")
     assert bench.runs == {"a": 2} and bench.record(task, "a") is None
+
+
+class Unwilling:
+    """A result that no serialiser gets anything out of."""
+
+    def __json__(self) -> Any:
+        raise LookupError("as the test says")
+
+
+def test_a_result_that_cannot_be_encoded_leaves_no_key_held(bench: BatchBench) -> None:
+    def run(_requests: Any) -> list[Any]:
+        return [Unwilling()]
+
+    task = bench.batches(run)
+    with pytest.raises(LookupError):
+        task.delay("a")
+    assert bench.record(task, "a") is None
+    assert task([_message(task, "a")]) == []
+    assert bench.record(task, "a") is None
+
+
+@pytest.mark.parametrize("how", ["raised", "returned"])
+def test_who_lost_a_lease_is_left_to_its_successor_and_all_come_again(
+    bench: BatchBench, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again: list[str] = []
+
+    def come_again(task: Any, *_: Any) -> Ignore:
+        again.append(task.request.id)
+        return Ignore()
+
+    def run(self: Any, requests: Any) -> list[Any]:
+        error = LeaseLost(self.claim_of(requests[0]).key)
+        if how == "raised":
+            raise error
+        return [error, "b"]
+
+    monkeypatch.setattr(execution, "publish_again", come_again)
+    task = bench.batches(run, bind=True)
+    assert task([_message(task, page) for page in "ab"]) == []
+    assert again == (["a", "b"] if how == "raised" else ["a"])
+    lost, other = bench.record(task, "a"), bench.record(task, "b")
+    assert lost is not None and lost.state is State.RUNNING
+    assert (other is None) if how == "raised" else (other is not None)
+    assert counted("lease_lost", task) == 1
 
 
 def test_a_held_key_is_an_error_where_nothing_can_wait(bench: BatchBench) -> None:

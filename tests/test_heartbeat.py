@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -196,6 +197,44 @@ def test_a_store_that_hangs_delays_no_lease_in_another(engine: Engine) -> None:
         assert hangs.asked.wait(DEADLINE_SECONDS)
         first = answers._records["a"].due_us
         wait_until(lambda: answers._records["a"].due_us > first, 0.9)
+
+
+def test_an_errand_that_cannot_succeed_costs_no_other_and_no_other_store(
+    engine: Engine, store: Timed, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[str] = []
+
+    def wrong() -> None:
+        raise ValueError("as the test says")
+
+    for one, name in ((store, "first"), (MemoryStore(), "second")):
+        heartbeat = engine.heartbeat(one)
+        heartbeat._stopped = True  # no thread: they are left to `close`
+        engine.later(one, wrong)
+        engine.later(one, partial(done.append, name))
+    engine.close()
+    assert done == ["first", "second"]
+    assert caplog.text.count("ValueError: as the test says") == 2
+
+
+def test_a_thread_that_hangs_in_an_errand_keeps_no_other_from_the_end(engine: Engine) -> None:
+    store, begun, goes_on = MemoryStore(), threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def hang() -> None:
+        begun.set()
+        goes_on.wait(DEADLINE_SECONDS)
+        done.append("late")
+
+    heartbeat = engine.heartbeat(store)
+    heartbeat._errands.append((partial(done.append, "once"), 0.0))
+    heartbeat._errands.appendleft((hang, 0.0))
+    engine.later(store, partial(done.append, "twice"))
+    assert begun.wait(DEADLINE_SECONDS)
+    engine.close()
+    goes_on.set()
+    wait_until(lambda: "late" in done)
+    assert done == ["once", "twice", "late"]
 
 
 def test_a_lease_is_renewed_no_longer_than_max_hold(

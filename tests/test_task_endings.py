@@ -17,6 +17,7 @@ from idemwatch.idempotency import (
     DuplicateTask,
     LeaseLost,
     StoreUnavailable,
+    task_retry_policy,
 )
 from idemwatch.idempotency.memory_store import MemoryStore
 from idemwatch.idempotency.record import Claim, State
@@ -222,6 +223,46 @@ def test_a_record_of_another_authority_runs_nothing(bench: Bench) -> None:
 
 
 # -- waiting ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_who_lost_a_lease_comes_again_and_gives_back_what_is_not_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """Of its own claim, or of a lock or a piece of work within it; a retry policy leaves both."""
+    sent: list[str] = []
+
+    def publish_again(_task: Any, _delay: float, name: str, _value: str) -> Ignore:
+        sent.append(name)
+        return Ignore("it comes again")
+
+    def work(self: Any) -> None:
+        raise LeaseLost(self.claim.key if own else "lock:stock")
+
+    monkeypatch.setattr("idemwatch.idempotency.execution.publish_again", publish_again)
+    task = bench.task(work, bind=True, **task_retry_policy("critical"))
+    task.push_request(id="id", called_directly=False, headers=None, delivery_info={})
+    with pytest.raises(Ignore, match="it comes again"):
+        task()
+    task.pop_request()
+    assert sent == [UNAVAILABLE_HEADER]
+    record = bench.record(task)
+    assert (record is not None and record.state is State.RUNNING) if own else record is None
+    assert counted("lease_lost", task) == own
+
+
+def test_a_lease_lost_once_too_often_for_a_retry_is_a_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(self: Any) -> None:
+        raise self.retry(exc=LeaseLost(self.claim.key), max_retries=0)
+
+    task = bench.task(work, bind=True)
+    task.push_request(id="id", called_directly=False, headers=None, delivery_info={})
+    with pytest.raises(LeaseLost):
+        task()
+    task.pop_request()
+    assert bench.record(task) is None
 
 
 def test_who_was_noted_by_a_store_that_did_not_answer_is_no_copy_too_many(

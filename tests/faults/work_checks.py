@@ -23,7 +23,7 @@ from .ledger import Event
 from .plan import Message
 
 OVERDUE_SECONDS: Final = 0.5
-LOUD: Final = ("LeaseLost", "PoisonedKey", "WorkerLostError")
+LOUD: Final = ("PoisonedKey", "WorkerLostError")
 
 
 def finished_once(history: History) -> Iterator[Breach]:
