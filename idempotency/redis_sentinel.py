@@ -108,8 +108,9 @@ class Sentinels:
         if isinstance(reply, ResponseError):
             return told(reply)
         state = _fields(reply)
-        wrong = not {"config-epoch", *_NAMED} <= state.keys()
-        return "its answer is not that of a sentinel" if wrong else state
+        numbers = (state.get("config-epoch", ""), state.get("port", ""))
+        right = "ip" in state and all(one.isascii() and one.isdigit() for one in numbers)
+        return state if right else "its answer is not that of a sentinel"
 
     def _put_last(self, link: RedisLink) -> None:
         self._order = [*(one for one in self._order if one is not link), link]

@@ -42,7 +42,6 @@ class Held(NamedTuple):
     claim: Claim
     fence: int
     created_us: int
-    crashes: int = 0
 
     @property
     def key(self) -> str:

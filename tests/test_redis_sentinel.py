@@ -186,6 +186,15 @@ def test_a_sentinel_that_was_left_behind_is_not_followed_back(three: Any) -> Non
     link.close()
 
 
+def test_a_sentinel_that_talks_nonsense_is_passed_over(three: Any) -> None:
+    _, new, sentinels = three
+    link = link_by(sentinels, Clock())
+    sentinels[0].names("many", at(new))
+    sentinels[1].names(7, at(new))
+    assert link.call("PING") == b"PONG" and link.master == at(new)
+    link.close()
+
+
 def test_an_older_answer_is_not_enough_while_a_sentinel_is_silent(three: Any) -> None:
     old, new, sentinels = three
     link = link_by(sentinels, Clock())
