@@ -196,7 +196,8 @@ def failure_is_no_result() -> None:
 
     def completed(self: Any, reason: str) -> None:
         if reason == "failure" and self.lease is not None:
-            self._complete(self.lease, None)
+            lease, self.lease = self.lease, None
+            self._complete(lease, None, self._encoded(None))
         else:
             release(self, reason)
 
@@ -205,7 +206,7 @@ def failure_is_no_result() -> None:
 
 def late_holder() -> None:
     """A holder whose completion is refused returns its own result all the same."""
-    _put(execution.Execution, "_meet_successor", lambda _, result: result)
+    _put(execution.Execution, "_meet_successor", lambda _, result, *__: result)
 
 
 def one_transaction() -> None:
