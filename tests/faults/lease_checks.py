@@ -7,7 +7,7 @@ kill, a renewal before a freeze) only makes a lease shorter here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
 from typing import Final
 
@@ -104,13 +104,19 @@ def own_claims(history: History) -> Iterator[Breach]:
 
 def lost_claims_are_released(history: History) -> Iterator[Breach]:
     """What was claimed without a reply is given back."""
-    for key, events in history.by_key.items():
-        released = {e.owner for e in events if e.kind == "ending" and e.data["what"] == "abandon"}
-        for event in events:
-            lost = event.kind == "claim" and event.data.get("error") == "StoreUnavailable"
-            if lost and event.owner not in released and event.pid not in history.dead:
-                told = f"{event.worker} never released its claim {event.owner[:6]}"
-                yield Breach(NO_CRASH, key, told)
+    for event in unreleased(history.events):
+        if event.pid not in history.dead:
+            told = f"{event.worker} never released its claim {event.owner[:6]}"
+            yield Breach(NO_CRASH, event.key, told)
+
+
+def unreleased(events: Sequence[Event]) -> Iterator[Event]:
+    """The claims without a reply that nobody has sent a release for."""
+    released = {e.owner for e in events if e.kind == "ending" and e.data["what"] == "abandon"}
+    for event in events:
+        lost = event.kind == "claim" and event.data.get("error") == "StoreUnavailable"
+        if lost and event.owner not in released:
+            yield event
 
 
 def retries_are_kept(history: History) -> Iterator[Breach]:

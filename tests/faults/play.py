@@ -16,6 +16,7 @@ from idemwatch.idempotency.wire import decode
 from .crew import Crew, alive, open_crew
 from .harm import Clock, Harm
 from .history import Answered, Counted, History, Left
+from .lease_checks import unreleased
 from .ledger import Event, Ledger
 from .plan import Message, Round
 from .servers import Site
@@ -154,6 +155,10 @@ class Player:
     def _settle(self) -> None:
         """Give the workers' background time to do what a store did not take."""
         self._until(lambda: not self._overdue(), SETTLE_SECONDS)
+        self._until(lambda: not self._unreleased(), SETTLE_SECONDS)
+
+    def _unreleased(self) -> bool:
+        return any(alive(event.pid) for event in unreleased(self._ledger.events()))
 
     def _overdue(self) -> list[Left]:
         return [
