@@ -31,7 +31,7 @@ from .keys import FIRING_HEADERS, CallKey, digest, firing_of
 from .options import KEEP_LAST, TaskOptions
 from .policies import LATER
 from .publishing import forget_publication
-from .record import SECOND, Answer, Claim, Completion, Outcome, Record, Wait
+from .record import RETRY_GRACE_US, SECOND, Answer, Claim, Completion, Outcome, Record, Wait
 from .redelivery import (
     UNAVAILABLE_HEADER,
     WAIT_HEADER,
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RETRY_GRACE: Final = timedelta(minutes=15)
-"""How long after its time a next attempt may come before the key opens to all."""
+RETRY_GRACE: Final = timedelta(microseconds=RETRY_GRACE_US)
 
 
 class Execution:

@@ -5,7 +5,8 @@ conditional write that fails if the record is no longer the one judged.
 
     absent  -> RUNNING                  the first claim
     RUNNING -> DONE                     complete: the result is replayed until it expires
-    RUNNING -> WAITING                  park: the task retries; open to its next attempt
+    RUNNING -> WAITING                  park: the task retries; open to its next attempt, then (that
+                                        is overdue) to its task id, then to all
     RUNNING -> absent                   release: failed, ignored or replaced
     RUNNING -> RUNNING, crashes + 1     the lease ran out and another takes over
     RUNNING -> POISONED                 ... once too often; until an operator forgets it
@@ -28,6 +29,8 @@ SECOND: Final = 1_000_000
 RETENTION_US: Final = 24 * 3600 * SECOND
 """How far a RUNNING or WAITING record outlives its lease, so that a take-over is seen as one."""
 TOMBSTONE_US: Final = 600 * SECOND
+RETRY_GRACE_US: Final = 900 * SECOND
+"""How long after its time a next attempt may come before the key opens to all."""
 MAX_WAITERS: Final = 64
 
 
@@ -127,6 +130,7 @@ class Claim(NamedTuple):
     lease_us: int = 30 * SECOND
     max_crashes: int = 3
     wait: Wait | None = None
+    grace_us: int = RETRY_GRACE_US
 
 
 class Answer(NamedTuple):
@@ -248,10 +252,21 @@ def granted_again(record: Record, claim: Claim, now_us: int) -> Verdict:
 
 
 def _judge_waiting(record: Record, claim: Claim, now_us: int) -> Verdict:
-    next_attempt = claim.task_id == record.task_id and claim.attempt >= record.attempt
-    if next_attempt or record.due_us <= now_us:
+    if record.due_us <= now_us or is_next_attempt(record, claim, now_us):
         return _grant(record, claim, now_us)
     return _turn_away(record, claim, now_us)
+
+
+def is_next_attempt(record: Record, claim: Claim, now_us: int) -> bool:
+    """Whether a claim is the one that a WAITING record is kept for.
+
+    Also an attempt before it, once the retry is overdue by a lease: who kept the key died before
+    it published. Should the retry come after all, it meets what this attempt does.
+    """
+    if claim.task_id != record.task_id:
+        return False
+    overdue = now_us >= record.due_us - claim.grace_us + claim.lease_us
+    return overdue or claim.attempt >= record.attempt
 
 
 def _grant(

@@ -29,6 +29,7 @@ from .record import (
     Waiter,
     granted_again,
     is_gone,
+    is_next_attempt,
     running,
 )
 
@@ -64,7 +65,7 @@ def judge_last(record: Record, claim: Claim, now_us: int) -> Verdict:
         return _superseded(record, claim)
     if record.state is State.DONE:
         return _judge_done(record, claim, now_us, holder=holder)
-    retries = record.state is State.WAITING and holder and claim.attempt >= record.attempt
+    retries = record.state is State.WAITING and is_next_attempt(record, claim, now_us)
     if record.due_us > now_us and not retries:
         return _turn_away(record, claim, now_us)
     if record.state is State.WAITING:

@@ -157,6 +157,7 @@ for _authority in AUTHORITIES:
             name=f"{_authority}.{_kind.__name__}",
             base=IdempotentTask,
             bind=True,
+            shared=False,
             idempotency_authority=_authority,
             idempotency_key=_key,
         )(_kind)

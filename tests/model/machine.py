@@ -298,7 +298,7 @@ class StoreMachine(RuleBasedStateMachine):
         wait = Wait(by.token, by.presented, by.redelivered, longest) if by.token else None
         return Claim(key, by.owner, self.system.authority, by.arguments, by.task_id, by.attempt,
                      lease_us=ENDED_US if by.ended else HOUR_US, max_crashes=MAX_CRASHES,
-                     wait=wait)  # fmt: skip
+                     wait=wait, grace_us=0)  # fmt: skip
 
     def _expired(self, key: str) -> bool:
         entry = self.model.at(key)

@@ -147,7 +147,7 @@ class Protocol:
     def _claim(self, world: World, number: int) -> Iterator[Step]:
         worker, record, now = world.workers[number], world.record, world.now
         claim = Claim("key", worker.owner, "postgres", task_id=self._id(number),
-                      attempt=worker.attempt, lease_us=1, max_crashes=99)  # fmt: skip
+                      attempt=worker.attempt, lease_us=1, max_crashes=99, grace_us=0)  # fmt: skip
         if record is None:
             clock = self._rule("fence") and self._rule("clock_fence")
             held = first(claim, now, fence=world.turns + 1 if clock else 1)

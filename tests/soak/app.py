@@ -63,7 +63,7 @@ def service(authority: str) -> IdempotencyService:
 def protected(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """An idempotent, bound task `soak.<name>`."""
     made: Callable[[Callable[..., Any]], Any] = app.task(
-        name=f"soak.{name}", base=IdempotentTask, bind=True, **options
+        name=f"soak.{name}", base=IdempotentTask, bind=True, shared=False, **options
     )
     return made
 
@@ -102,7 +102,7 @@ def locks(self: Any, number: int) -> int:
     return effect("locks", number)
 
 
-@app.task(name="soak.transaction", bind=True, max_retries=None)  # type: ignore[untyped-decorator]
+@app.task(name="soak.transaction", bind=True, shared=False, max_retries=None)  # type: ignore[untyped-decorator]
 def transaction(self: Any, number: int) -> Any:
     try:
         with service("postgres").transaction(f"transaction:{number}") as tx:
@@ -113,7 +113,7 @@ def transaction(self: Any, number: int) -> Any:
         raise self.retry(countdown=1) from error
 
 
-@app.task(name="soak.once", bind=True, max_retries=None)  # type: ignore[untyped-decorator]
+@app.task(name="soak.once", bind=True, shared=False, max_retries=None)  # type: ignore[untyped-decorator]
 def once(self: Any, number: int) -> Any:
     try:
         with service("postgres").once(f"once:{number}") as work:

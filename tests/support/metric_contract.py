@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 from idemwatch.exporter.catalogue import Entry, catalogue
+from idemwatch.idempotency.redelivery import UNAVAILABLE_HEADER, WAIT_HEADER
 
 from .promql import ANY, TARGET, Query, Series
 
@@ -234,6 +235,13 @@ def problems(asked: Iterable[Asked]) -> list[str]:
 
 def named_in_pages() -> Iterator[tuple[str, str]]:
     """Page and name of every metric that a text names; SQL names tables and roles."""
+    others = {WAIT_HEADER, UNAVAILABLE_HEADER, *_logins()}
     for path in (path for pattern in PAGES for path in files(pattern)):
         for match in METRIC.finditer(SQL.sub("", path.read_text())):
-            yield path.name, match[0]
+            if match[0] not in others:
+                yield path.name, match[0]
+
+
+def _logins() -> set[str]:
+    """The roles and users that the files of docs/rights make."""
+    return {name for path in files("docs/rights/*") for name in METRIC.findall(path.read_text())}
