@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from .plan import AUTHORITIES, LEASE_SECONDS, POOLS, TOPOLOGIES, WORKERS, Draft, Round, When
 
@@ -136,15 +136,16 @@ def lost_replies(draft: Draft) -> None:
 
 
 def died(draft: Draft) -> None:
-    """Processes die between two steps: when the store has answered, and nobody has heard of it.
-
-    Not after a park: by contract its key then opens to all after its `until`, fifteen minutes.
-    """
-    points = (("plain", "claim"), ("plain", "complete"), ("unlucky", "release"))
+    """Processes die between two steps: when the store has answered, and nobody has heard of it."""
+    points = (
+        ("plain", "claim"), ("plain", "complete"), ("unlucky", "release"), ("retrying", "park"),
+    )  # fmt: skip
     for authority in AUTHORITIES:
         for kind, point in points:
             key = draft.key(f"{authority[0]}-died!{point}")
-            spec = {"seconds": 0.3, "fails": point == "release"}
+            spec: dict[str, Any] = {"seconds": 0.3, "fails": point == "release"}
+            if point == "park":
+                spec |= {"retries": 1, "countdown": 0.3}
             draft.burst(f"{authority}.{kind}", key, draft.dice.uniform(0, 1), spec, 2.0)
 
 
