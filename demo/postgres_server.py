@@ -20,7 +20,7 @@ import psycopg
 from idemwatch.idempotency.errors import ConfigurationError
 from psycopg import sql
 
-from .processes import Child, ProcessFailed, free_port
+from .processes import Child, ChildServer, ProcessFailed, free_port
 from .unprivileged import unprivileged
 
 START_SECONDS: Final = 120.0
@@ -33,7 +33,7 @@ _ENVIRONMENT: Final = {"LC_ALL": "C", "PATH": os.defpath}
 _NOT_DURABLE: Final = {"fsync": "off", "full_page_writes": "off"}
 
 
-class PostgresServer:
+class PostgresServer(ChildServer):
     """A running PostgreSQL. Made by `start`; ended by `stop`, or with this process."""
 
     def __init__(self, folder: Path, config: Mapping[str, str]) -> None:
@@ -43,7 +43,6 @@ class PostgresServer:
         self._bindir = Path()
         self._password = secrets.token_urlsafe(24)
         self.port = 0
-        self._child: Child | None = None
 
     @classmethod
     def start(
@@ -90,26 +89,12 @@ class PostgresServer:
         """Drop a database, and end its connections."""
         self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
-    @property
-    def pid(self) -> int:
-        """The process id of the postmaster."""
-        return self._running().pid
-
-    @property
-    def log(self) -> str:
-        """The end of the server's log."""
-        return self._running().log_tail()
-
     def stop(self) -> None:
         """End the server and remove its folder."""
         if self._child is not None:
             self._child.stop(signal.SIGQUIT)  # nothing is to be kept
             self._child = None
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def kill(self) -> None:
-        """SIGKILL to all processes of the server: the port is closed until `restart`."""
-        self._running().kill()
 
     def freeze(self) -> None:
         """SIGSTOP to all processes: connections stay open, and nothing answers until `thaw`."""
@@ -125,11 +110,6 @@ class PostgresServer:
         """End it at once if it runs, and start it again on the same port, with its data."""
         self._running().stop(signal.SIGQUIT)
         self._launch()
-
-    def _running(self) -> Child:
-        if self._child is None:
-            raise RuntimeError("this PostgreSQL server was stopped")
-        return self._child
 
     def _execute(self, statement: str, *names: str) -> None:
         quoted = sql.SQL(statement).format(*map(sql.Identifier, names))

@@ -152,6 +152,39 @@ class Child:
         guardian.communicate()
 
 
+class ChildServer:
+    """What our servers have in common: one child process, that is harmed by its pid."""
+
+    _child: Child | None = None
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._running().pid
+
+    @property
+    def log(self) -> str:
+        """The end of the server's log."""
+        return self._running().log_tail()
+
+    def kill(self) -> None:
+        """SIGKILL: the port is closed until `restart`."""
+        self._running().kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open, and nothing answers until `thaw`."""
+        self._running().send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self._running().send(signal.SIGCONT)
+
+    def _running(self) -> Child:
+        if self._child is None:
+            raise RuntimeError(f"this {type(self).__name__} was stopped, or never started")
+        return self._child
+
+
 def _start_guardian(pid: int, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         ["/bin/sh", "-c", _GUARDIAN, "guardian", str(pid), str(folder)],

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-import signal
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,21 +15,20 @@ from typing import Final
 import redis
 from idemwatch.idempotency.errors import ConfigurationError
 
-from .processes import Child, ProcessFailed, free_port
+from .processes import Child, ChildServer, ProcessFailed, free_port
 
 START_SECONDS: Final = 60.0
 _PORT_TRIES: Final = 10
 _PORT_TAKEN: Final = "Address already in use"
 
 
-class RedisServer:
+class RedisServer(ChildServer):
     """A running redis-server. Made by `start`; ended by `stop`, or with this process."""
 
     def __init__(self, binary: Path, folder: Path, config: Mapping[str, str]) -> None:
         self._binary, self._folder, self._config = binary, folder, dict(config)
         self._password = self._config.get("requirepass")
         self.port = 0
-        self._child: Child | None = None
 
     @classmethod
     def start(
@@ -65,34 +63,12 @@ class RedisServer:
         login = f":{self._password}@" if self._password else ""
         return f"redis://{login}127.0.0.1:{self.port}/{number}"
 
-    @property
-    def pid(self) -> int:
-        """The server's process id."""
-        return self._running().pid
-
-    @property
-    def log(self) -> str:
-        """The end of the server's log."""
-        return self._running().log_tail()
-
     def stop(self) -> None:
         """End the server and remove its folder."""
         if self._child is not None:
             self._child.stop()
             self._child = None
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def kill(self) -> None:
-        """SIGKILL: the port is closed until `restart`."""
-        self._running().kill()
-
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open, and nothing answers until `thaw`."""
-        self._running().send(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self._running().send(signal.SIGCONT)
 
     def restart(self, empty: bool = True) -> None:
         """Start again on the same port, without the data (`empty`) or with it."""
@@ -104,11 +80,6 @@ class RedisServer:
         if empty:
             (self._folder / "dump.rdb").unlink(missing_ok=True)
         self._launch()
-
-    def _running(self) -> Child:
-        if self._child is None:
-            raise RuntimeError("this Redis server was stopped")
-        return self._child
 
     def _launch_on_free_port(self) -> None:
         for tries_left in reversed(range(_PORT_TRIES)):

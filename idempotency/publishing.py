@@ -212,7 +212,6 @@ class Publication:
 
 def forget_publication(engine: Engine, key: str, task_id: str) -> None:
     """The message does not do the work: the next call is published again."""
-
     notes = engine.stores.notes()
 
     def forget() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import redis
-from idemwatch.demo.processes import Child, ProcessFailed, free_port
+from idemwatch.demo.processes import Child, ChildServer, ProcessFailed, free_port
 from idemwatch.demo.redis_server import redis_binary
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
@@ -30,7 +30,7 @@ _DATA: Final = ("dump.rdb", "appendonly.aof", "appendonlydir")
 _LOST: Final = (redis.ConnectionError, redis.TimeoutError)
 
 
-class Node:
+class Node(ChildServer):
     """A running server on a loopback port. Killed by its pid; started again on the same port."""
 
     def __init__(
@@ -48,7 +48,6 @@ class Node:
         self._folder = Path(tempfile.mkdtemp(prefix="idemwatch-node-"))
         self._new_port = new_port
         self.port = 0
-        self._child: Child | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -60,16 +59,6 @@ class Node:
         """Its own URL, as if it were alone."""
         login = f":{self.password}@" if self.password else ""
         return f"redis://{login}127.0.0.1:{self.port}/0"
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._running().pid
-
-    @property
-    def log(self) -> str:
-        """The end of its log."""
-        return self._running().log_tail()
 
     def call(self, *command: Any) -> Any:
         """One command over a connection of its own; the reply as redis-py parses it.
@@ -90,18 +79,6 @@ class Node:
         with suppress(*_LOST):
             return bool(self.info("server")["process_id"] == self.pid)
         return False
-
-    def kill(self) -> None:
-        """SIGKILL: the port is closed until `restart`."""
-        self._running().kill()
-
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open, and nothing answers until `thaw`."""
-        self._running().send(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self._running().send(signal.SIGCONT)
 
     def restart(self, *, empty: bool = False) -> None:
         """Start again on the same port, with the data that it saved or without."""
@@ -147,11 +124,6 @@ class Node:
     def _launch(self) -> None:
         command = [str(self._binary), str(self._folder / "node.conf"), *self._words]
         self._child = Child("redis", command, folder=self._folder, cwd=self._folder)
-
-    def _running(self) -> Child:
-        if self._child is None:
-            raise RuntimeError("this node was stopped, or never started")
-        return self._child
 
 
 def data_lines(config: Mapping[str, str], password: str | None) -> list[str]:
