@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from soak.command import Report
+from soak.command import Report, main
 from soak.load import SHARES
 from soak.verdict import SERVICE, Total, totals, trends
 
@@ -76,3 +76,12 @@ def test_what_is_lost_or_done_twice_or_not_counted_is_told() -> None:
         "counted under locks", "locks: duplicates", "postgres: effects", "redis: effects",
         "redis: works done", "taken_over, all tasks",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("minutes", ["-1", "0", "nan", "9999", "soon"])
+def test_a_length_that_tells_nothing_is_refused_at_once(
+    minutes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([f"--minutes={minutes}"])
+    assert ended.value.code == 2 and minutes in capsys.readouterr().err

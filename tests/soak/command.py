@@ -51,10 +51,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long the load lasts")
+    parser.add_argument(
+        "--minutes",
+        type=_minutes,
+        default=30.0,
+        help="how long the load lasts, at least half of one",
+    )
     parser.add_argument("--seed", type=int, default=SEED, help="what is published, by chance")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures are written")
     return parser
+
+
+def _minutes(text: str) -> float:
+    """Enough for a trend, at most a day."""
+    number = float(text)
+    if not 0.5 <= number <= 24 * 60:
+        raise argparse.ArgumentTypeError(f"{text}: from 0.5 to 1440 minutes")
+    return number
 
 
 @dataclass(frozen=True)
