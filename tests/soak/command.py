@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--minutes",
         type=_minutes,
         default=30.0,
-        help="how long the load lasts, at least half of one",
+        help="how long the load lasts, from 0.5",
     )
     parser.add_argument("--seed", type=int, default=SEED, help="what is published, by chance")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the figures are written")
